@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .models import InputError, check_range, encode, load_model, pad_batch
 
-# %% ../nbs/01_attention.ipynb #c005
+# %% ../nbs/01_attention.ipynb #c006
 @contextmanager
 def eager(model):
     "Inside, `model` computes attention by the path that forms the patterns; afterwards, as it did before."
@@ -23,7 +23,7 @@ def eager(model):
     try: yield model
     finally: model.set_attn_implementation(before)
 
-# %% ../nbs/01_attention.ipynb #c008
+# %% ../nbs/01_attention.ipynb #c009
 @torch.no_grad()
 def get_attentions(text: str, # one text, at most as long as the model's context
                    tokenizer, # from `load_model`
@@ -35,7 +35,7 @@ def get_attentions(text: str, # one text, at most as long as the model's context
     with eager(model): patterns = model(**inputs, output_attentions=True, use_cache=False).attentions
     return encoded.tokens, torch.cat(patterns).float().cpu()
 
-# %% ../nbs/01_attention.ipynb #c018
+# %% ../nbs/01_attention.ipynb #c019
 def head_pattern(attn: Float[Tensor, "layer head query key"], # from `get_attentions`
                  layer: int, # counted from 0
                  head: int # counted from 0

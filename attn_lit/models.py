@@ -22,11 +22,11 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, logging
 from transformers.models.auto import modeling_auto
 
-# %% ../nbs/00_models.ipynb #c005
+# %% ../nbs/00_models.ipynb #c006
 class InputError(ValueError):
     "Bad input, told in one sentence: what was wrong, what was expected, what to do."
 
-# %% ../nbs/00_models.ipynb #c006
+# %% ../nbs/00_models.ipynb #c007
 def check_choice(value, # what the caller gave
                  choices, # what is allowed, in the order to show
                  what: str # how to call it in the sentence
@@ -35,8 +35,8 @@ def check_choice(value, # what the caller gave
     if value in choices: return value
     raise InputError(f"{what} {value!r} is not known: expected one of {', '.join(map(str, choices))}.")
 
-# %% ../nbs/00_models.ipynb #c008
-def check_range(value: int, # layer, head or neuron number that the caller gave
+# %% ../nbs/00_models.ipynb #c009
+def check_range(value, # layer, head or neuron number that the caller gave
                 n: int, # how many there are
                 what: str # "layer", "head" …
                 ) -> int: # `value`
@@ -44,7 +44,7 @@ def check_range(value: int, # layer, head or neuron number that the caller gave
     if isinstance(value, int) and 0 <= value < n: return value
     raise InputError(f"{what} {value!r} is out of range: this model has {what}s 0 to {n - 1}.")
 
-# %% ../nbs/00_models.ipynb #c011
+# %% ../nbs/00_models.ipynb #c012
 def pick_device(device: str | None = None # "cpu", "cuda", "cuda:1", "mps"; None finds the best one
                 ) -> torch.device: # a device that is there
     "The device to run on; raises `InputError` if the one asked for is not there."
@@ -56,7 +56,7 @@ def pick_device(device: str | None = None # "cpu", "cuda", "cuda:1", "mps"; None
     raise InputError(f"Device {str(device)!r} is not there: this machine has {', '.join(have)}; "
                      f"leave it out to use {have[-1]}.")
 
-# %% ../nbs/00_models.ipynb #c013
+# %% ../nbs/00_models.ipynb #c014
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 def pick_dtype(dtype: str | torch.dtype | None, # a name of `DTYPES`, a torch dtype, or None
@@ -67,7 +67,7 @@ def pick_dtype(dtype: str | torch.dtype | None, # a name of `DTYPES`, a torch dt
     if isinstance(dtype, torch.dtype): dtype = str(dtype).removeprefix("torch.")
     return DTYPES[check_choice(dtype, DTYPES, "dtype")]
 
-# %% ../nbs/00_models.ipynb #c016
+# %% ../nbs/00_models.ipynb #c017
 TINY = Path(str(resources.files("attn_lit"))) / "tiny"
 
 def model_source(name: str # "tiny", a local folder, or a name on the hub
@@ -81,14 +81,14 @@ def model_source(name: str # "tiny", a local folder, or a name on the hub
         raise InputError(f"There is no folder {name!r}: expected a local model folder, a name on the hub, or tiny.")
     return str(folder) if folder.is_dir() else str(name)
 
-# %% ../nbs/00_models.ipynb #c019
+# %% ../nbs/00_models.ipynb #c020
 def causes(error: BaseException) -> list[BaseException]:
     "The error and what it was raised from, outermost first."
     chain = []
     while error is not None and error not in chain: chain, error = chain + [error], error.__cause__ or error.__context__
     return chain
 
-# %% ../nbs/00_models.ipynb #c020
+# %% ../nbs/00_models.ipynb #c021
 def loading_error(name: str, error: Exception) -> InputError:
     "One sentence for whatever went wrong when `name` was loaded."
     kinds, text = {type(e).__name__ for e in causes(error)}, " ".join(map(str, causes(error)))
@@ -105,7 +105,7 @@ def loading_error(name: str, error: Exception) -> InputError:
     else: says = f"is not in the local cache, and the Hugging Face hub cannot be reached. {instead}"
     return InputError(f"Model {name!r} {says}")
 
-# %% ../nbs/00_models.ipynb #c023
+# %% ../nbs/00_models.ipynb #c024
 def check_causal(name: str, config) -> None:
     "Raises `InputError` unless `config` is a decoder-only language model's."
     kind = config.model_type
@@ -117,7 +117,7 @@ def check_causal(name: str, config) -> None:
     else: found = "no causal language model"
     raise InputError(f"Model {name!r} ({kind}) is {found}: expected a causal language model such as gpt2 or Llama-2.")
 
-# %% ../nbs/00_models.ipynb #c026
+# %% ../nbs/00_models.ipynb #c027
 def quantization(quantize: str | None # None, "8bit" or "4bit"
                  ) -> dict: # arguments for `from_pretrained`
     "Loading arguments for quantised weights; raises `InputError` where bitsandbytes or a GPU is missing."
@@ -131,14 +131,14 @@ def quantization(quantize: str | None # None, "8bit" or "4bit"
                                 bnb_4bit_compute_dtype=torch.bfloat16)
     return dict(quantization_config=config, device_map="auto")
 
-# %% ../nbs/00_models.ipynb #c030
+# %% ../nbs/00_models.ipynb #c031
 def with_pad_token(tokenizer):
     "The tokenizer, with a pad token from among its own tokens if it had none."
     if tokenizer.pad_token is not None: return tokenizer
     tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token or tokenizer.bos_token or tokenizer.convert_ids_to_tokens(0)
     return tokenizer
 
-# %% ../nbs/00_models.ipynb #c032
+# %% ../nbs/00_models.ipynb #c033
 @contextmanager
 def quiet_loading():
     "`transformers` loads without progress bars inside, and as it was set before afterwards."
@@ -149,14 +149,16 @@ def quiet_loading():
         logging.set_verbosity(level)
         if bars: logging.enable_progress_bar()
 
-# %% ../nbs/00_models.ipynb #c033
-def load_tokenizer(source: str, **kwargs):
-    "The tokenizer at `source`, with a pad token; raises `InputError` if it cannot give character offsets."
-    tokenizer = AutoTokenizer.from_pretrained(source, **kwargs)
-    if tokenizer.is_fast: return with_pad_token(tokenizer)
-    raise InputError(f"The tokenizer of {source!r} has no fast version: expected one with character offsets (a tokenizer.json).")
-
 # %% ../nbs/00_models.ipynb #c034
+def load_tokenizer(source: str, **kwargs):
+    "The tokenizer at `source`, with a pad token; raises `InputError` if there is none that gives character offsets."
+    tokenizer = AutoTokenizer.from_pretrained(source, **kwargs)
+    if len(tokenizer) <= len(tokenizer.all_special_tokens) + 1: # what transformers makes up where there is none
+        raise InputError(f"Model {source!r} has no tokenizer: expected a tokenizer.json beside its config.json.")
+    if tokenizer.is_fast: return with_pad_token(tokenizer)
+    raise InputError(f"The tokenizer of {source!r} has no fast version: expected one with character offsets.")
+
+# %% ../nbs/00_models.ipynb #c035
 def load_model(name: str = "gpt2", # "tiny", a local folder, or a name on the Hugging Face hub
                device: str | None = None, # "cpu", "cuda", "cuda:1", "mps"; None finds the best one
                dtype: str | torch.dtype | None = None, # "float32", "bfloat16", "float16"; see `pick_dtype`
@@ -179,13 +181,13 @@ def load_model(name: str = "gpt2", # "tiny", a local folder, or a name on the Hu
     except Exception as error: raise loading_error(name, error) from error
     return tokenizer, (model if placing else model.to(device)).eval()
 
-# %% ../nbs/00_models.ipynb #c044
+# %% ../nbs/00_models.ipynb #c045
 ATTENTION = ("attn", "self_attn", "attention", "self_attention")
 OUT_PROJ = ("c_proj", "o_proj", "out_proj", "dense", "wo")
 DOWN_PROJ = ("c_proj", "down_proj", "dense_4h_to_h", "fc2", "fc_out", "w2")
 FINAL_NORM = ("ln_f", "norm", "final_layer_norm", "final_layernorm", "norm_f")
 
-# %% ../nbs/00_models.ipynb #c045
+# %% ../nbs/00_models.ipynb #c046
 def in_features(module: nn.Module) -> int:
     "How many columns enter a linear layer (`nn.Linear`, a quantised one, or GPT-2's `Conv1D`)."
     return module.in_features if hasattr(module, "in_features") else module.nx
@@ -194,7 +196,7 @@ def last_named(module: nn.Module, names: tuple[str, ...]) -> list[nn.Module]:
     "The submodules whose own name is among `names` and which hold a weight, in order."
     return [m for path, m in module.named_modules() if path.rpartition(".")[2] in names and hasattr(m, "weight")]
 
-# %% ../nbs/00_models.ipynb #c046
+# %% ../nbs/00_models.ipynb #c047
 @dataclass
 class Sizes:
     "How many layers and heads a causal LM has, and how wide they are."
@@ -213,7 +215,7 @@ class Sizes:
     @property
     def context(self) -> int | None: return getattr(self.config, "max_position_embeddings", None)
 
-# %% ../nbs/00_models.ipynb #c047
+# %% ../nbs/00_models.ipynb #c048
 class Parts(Sizes):
     "Where a causal LM keeps blocks, heads, MLPs, final norm and unembedding; raises `InputError` if it cannot tell."
     def only(self, found: list, what: str, names=()):
@@ -260,7 +262,7 @@ class Parts(Sizes):
         "Every layer's MLP down projection, whose input columns are the neurons."
         return [self.down_proj(b) for b in self.blocks]
 
-# %% ../nbs/00_models.ipynb #c051
+# %% ../nbs/00_models.ipynb #c052
 FAMILIES = ("gpt2", "gpt_neo", "gpt_neox", "opt", "llama", "mistral", "qwen2", "qwen3", "gemma", "phi")
 
 def random_model(family: str, # a `model_type` of transformers
@@ -279,7 +281,7 @@ def random_model(family: str, # a `model_type` of transformers
     torch.manual_seed(seed)
     return AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **{**size, **kwargs})).eval()
 
-# %% ../nbs/00_models.ipynb #c056
+# %% ../nbs/00_models.ipynb #c057
 @dataclass
 class Encoded:
     "A text's tokens: ids, the string each stands for, and its character span, which is empty for special tokens."
@@ -289,13 +291,13 @@ class Encoded:
     offsets: list[tuple[int, int]]
     def __len__(self): return len(self.ids)
 
-# %% ../nbs/00_models.ipynb #c057
+# %% ../nbs/00_models.ipynb #c058
 def token_strings(tokenizer, text: str, ids: list[int], offsets: list[tuple[int, int]]) -> list[str]:
     "What to show for each token: its piece of the text, or the name of a special token."
     return [text[a:b] if b > a else tokenizer.decode([i]) for i, (a, b) in zip(ids, offsets)]
 
-# %% ../nbs/00_models.ipynb #c058
-def encode(text: str, # any text that is not empty
+# %% ../nbs/00_models.ipynb #c059
+def encode(text, # any string that is not empty
            tokenizer, # from `load_model`
            model=None # checks the length against its context, if given
            ) -> Encoded: # ids, strings and character offsets of the tokens
@@ -310,7 +312,7 @@ def encode(text: str, # any text that is not empty
         raise InputError(f"The text is {len(ids)} tokens long, and the model's context is {limit}: shorten it or split it.")
     return Encoded(text, ids, token_strings(tokenizer, text, ids, offsets), offsets)
 
-# %% ../nbs/00_models.ipynb #c066
+# %% ../nbs/00_models.ipynb #c067
 def pad_batch(encoded: list[Encoded], # texts of any length
               tokenizer, # names the pad token and the side
               model # says the device, and whether it takes positions
@@ -326,7 +328,7 @@ def pad_batch(encoded: list[Encoded], # texts of any length
     if "position_ids" not in inspect.signature(model.forward).parameters: del inputs["position_ids"]
     return inputs
 
-# %% ../nbs/00_models.ipynb #c069
+# %% ../nbs/00_models.ipynb #c070
 def sha256_of(path: Path) -> str:
     "SHA-256 of a file, read in pieces."
     digest = hashlib.sha256()
@@ -334,7 +336,7 @@ def sha256_of(path: Path) -> str:
         while piece := f.read(1 << 20): digest.update(piece)
     return digest.hexdigest()
 
-# %% ../nbs/00_models.ipynb #c070
+# %% ../nbs/00_models.ipynb #c071
 def provenance(tokenizer, model) -> dict: # JSON-ready: model, weights, tokenizer, dtype, device, versions
     "What a result was computed with."
     source = Path(str(model.config._name_or_path))

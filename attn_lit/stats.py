@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-# %% ../nbs/03_stats.ipynb #c005
+# %% ../nbs/03_stats.ipynb #c006
 def residuals(values: Float[np.ndarray, "item *rest"], # one column a head
               covariates: Float[np.ndarray, "item covariate"] # may have no columns
               ) -> Float[np.ndarray, "item *rest"]: # what the fit leaves
@@ -24,7 +24,7 @@ def residuals(values: Float[np.ndarray, "item *rest"], # one column a head
     rest[:, np.linalg.norm(rest, axis=0) <= 1e-7*np.linalg.norm(flat, axis=0)] = 0
     return rest.reshape(values.shape)
 
-# %% ../nbs/03_stats.ipynb #c006
+# %% ../nbs/03_stats.ipynb #c007
 def unit(values: Float[np.ndarray, "item *rest"]) -> Float[np.ndarray, "item *rest"]:
     "Columns of length one; NaN where a column is all zeros."
     with np.errstate(invalid="ignore", divide="ignore"): return values / np.linalg.norm(values, axis=0)
@@ -47,7 +47,7 @@ def pearson(scores: Float[np.ndarray, "item layer head"], # NaN where missing
         out[heads] = unit(y) @ unit(x)
     return out.reshape(scores.shape[1:])
 
-# %% ../nbs/03_stats.ipynb #c013
+# %% ../nbs/03_stats.ipynb #c014
 MAPS = ("effect", "n_used", "low", "high", "p", "q", "p_max_t") # columns of the table, each (layer, head)
 
 @dataclass
@@ -80,7 +80,7 @@ class HeadResult:
     def to_dict(self) -> dict: return json_ready(self)
     def _repr_html_(self) -> str: return result_html(self)
 
-# %% ../nbs/03_stats.ipynb #c014
+# %% ../nbs/03_stats.ipynb #c015
 def head_frame(result: HeadResult) -> pd.DataFrame:
     "One row per head: layer, head, effect, n_used, interval and p-values (NaN where they were not computed)."
     layer, head = np.indices(result.effect.shape)
@@ -93,7 +93,7 @@ def top_heads(result: HeadResult, k: int = 10) -> pd.DataFrame:
     order = np.argsort(-np.ravel(result.size), kind="stable")
     return head_frame(result).iloc[order].dropna(subset="effect").head(k)
 
-# %% ../nbs/03_stats.ipynb #c017
+# %% ../nbs/03_stats.ipynb #c018
 def jsonable(value):
     "`value` with arrays as lists and missing numbers as None, so that any JSON reader can take it."
     if isinstance(value, dict): return {str(k): jsonable(v) for k, v in value.items()}
@@ -108,7 +108,7 @@ def json_ready(result: HeadResult) -> dict:
     return jsonable(dict(analysis=result.analysis, effect_name=result.effect_name, signed=result.signed,
                          n_items=n_items, dropped=result.dropped, maps=maps, top=top_heads(result).to_dict("records")))
 
-# %% ../nbs/03_stats.ipynb #c020
+# %% ../nbs/03_stats.ipynb #c021
 def plural(n: int, what: str) -> str:
     "`n` things, in words: 1 text, 2 texts."
     return f"{n} {what}" + "s"*(n != 1)

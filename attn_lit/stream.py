@@ -21,13 +21,13 @@ from tqdm.auto import tqdm
 from .attention import eager
 from .models import Encoded, InputError, Parts, check_choice, encode, load_model, pad_batch
 
-# %% ../nbs/02_stream.ipynb #c005
+# %% ../nbs/02_stream.ipynb #c006
 def word_spans(text: str, words: Iterable[str]) -> list[tuple[int, int]]:
     "Character spans of whole `words` in `text`, whatever their case."
     either = "|".join(sorted(map(re.escape, words), key=len, reverse=True))
     return [m.span() for m in re.finditer(rf"(?<!\w)(?:{either})(?!\w)", text, flags=re.IGNORECASE)] if either else []
 
-# %% ../nbs/02_stream.ipynb #c008
+# %% ../nbs/02_stream.ipynb #c009
 def mark_spans(encoded: Encoded, spans: list[tuple[int, int]]) -> Bool[np.ndarray, "pos"]:
     "Which tokens share a character with one of `spans`."
     return np.array([any(a < end and start < b for start, end in spans) for a, b in encoded.offsets], dtype=bool)
@@ -36,7 +36,7 @@ def mark_words(encoded: Encoded, words: Iterable[str]) -> Bool[np.ndarray, "pos"
     "Which tokens belong to one of `words`, matched by character offsets."
     return mark_spans(encoded, word_spans(encoded.text, words))
 
-# %% ../nbs/02_stream.ipynb #c012
+# %% ../nbs/02_stream.ipynb #c013
 @dataclass
 class Rows:
     "One layer's patterns of a batch, and which rows and keys of them are real."
@@ -59,7 +59,7 @@ class Rows:
         "How many keys each query can see."
         return self.sees.sum(-1)
 
-# %% ../nbs/02_stream.ipynb #c013
+# %% ../nbs/02_stream.ipynb #c014
 def windows(model) -> list[int | None]: # one entry a layer
     "The sliding window of each layer in tokens; None where a query sees all keys before it."
     config = model.config.get_text_config()
@@ -68,7 +68,7 @@ def windows(model) -> list[int | None]: # one entry a layer
     kinds = kinds or ["sliding_attention" if size else "full_attention"]*config.num_hidden_layers
     return [size if kind in ("sliding_attention", "local") else None for kind in kinds]
 
-# %% ../nbs/02_stream.ipynb #c019
+# %% ../nbs/02_stream.ipynb #c020
 def over(values: Float[Tensor, "batch head query"], rows: Bool[Tensor, "batch query"]) -> Float[Tensor, "batch head"]:
     "The mean of `values` over the query `rows` that count; NaN where none does."
     rows = rows[:, None].expand_as(values)
@@ -79,7 +79,7 @@ def at(rows: Rows, key: Int[Tensor, "batch query"]) -> Float[Tensor, "batch head
     key = key.clamp(min=0)[:, None, :, None].expand(*rows.attn.shape[:3], 1)
     return rows.attn.gather(-1, key)[..., 0]
 
-# %% ../nbs/02_stream.ipynb #c022
+# %% ../nbs/02_stream.ipynb #c023
 def row_entropy(attn: Float[Tensor, "*rows key"]) -> Float[Tensor, "*rows"]:
     "Shannon entropy of each row in nats."
     return torch.special.entr(attn).sum(-1)
@@ -93,7 +93,7 @@ def entropy_no_sink(rows: Rows):
     rest = rows.attn*((rows.place > 0) & rows.real)[:, None, None]
     return over(row_entropy(rest / rest.sum(-1, keepdim=True).clamp(min=1e-9)), (rows.place > 0) & rows.real)
 
-# %% ../nbs/02_stream.ipynb #c024
+# %% ../nbs/02_stream.ipynb #c025
 def sink(rows: Rows):
     first = rows.real.int().argmax(-1, keepdim=True).expand_as(rows.ids)
     return over(at(rows, first), rows.real)
@@ -115,7 +115,7 @@ def induction(rows: Rows):
     here = torch.arange(rows.ids.shape[1], device=rows.ids.device)
     return over(at(rows, after), (after > 0) & (after < here))
 
-# %% ../nbs/02_stream.ipynb #c026
+# %% ../nbs/02_stream.ipynb #c027
 def marked(rows: Rows, marks: Bool[Tensor, "batch pos"]) -> tuple[Float[Tensor, "batch head"], Float[Tensor, "batch head"]]:
     "Mass on marked keys and the share that chance would give, over the queries that can see a mark; NaN where none can."
     n = (rows.sees & marks[:, None]).sum(-1)
@@ -123,11 +123,11 @@ def marked(rows: Rows, marks: Bool[Tensor, "batch pos"]) -> tuple[Float[Tensor, 
     share = (n / rows.visible.clamp(min=1))[:, None].expand_as(mass)
     return over(mass, n > 0), over(share, n > 0)
 
-# %% ../nbs/02_stream.ipynb #c027
+# %% ../nbs/02_stream.ipynb #c028
 STATISTICS = dict(entropy=entropy, entropy_normalized=entropy_normalized, entropy_no_sink=entropy_no_sink,
                   sink=sink, previous=previous, duplicate=duplicate, induction=induction)
 
-# %% ../nbs/02_stream.ipynb #c033
+# %% ../nbs/02_stream.ipynb #c034
 def batches(lengths: list[int], batch_tokens: int) -> list[list[int]]:
     "Indices of texts in batches of similar length, each at most `batch_tokens` tokens with its padding (or one text)."
     out = []
@@ -136,14 +136,14 @@ def batches(lengths: list[int], batch_tokens: int) -> list[list[int]]:
         else: out.append([i])
     return out
 
-# %% ../nbs/02_stream.ipynb #c035
-def pad_marks(marks: list[Bool[np.ndarray, "pos"]], real: Bool[Tensor, "batch pos"]) -> Bool[Tensor, "batch pos"]:
+# %% ../nbs/02_stream.ipynb #c036
+def pad_marks(marks: list[Bool[np.ndarray, "_"]], real: Bool[Tensor, "batch pos"]) -> Bool[Tensor, "batch pos"]:
     "Marks of several texts, laid over the real positions of their batch."
     out = torch.zeros_like(real)
     out[real] = torch.from_numpy(np.concatenate(marks)).to(real.device)
     return out
 
-# %% ../nbs/02_stream.ipynb #c036
+# %% ../nbs/02_stream.ipynb #c037
 @torch.no_grad()
 def batch_patterns(encoded: list[Encoded], tokenizer, model) -> list[Rows]: # one entry a layer
     "Every layer's patterns of one batch."
@@ -151,7 +151,7 @@ def batch_patterns(encoded: list[Encoded], tokenizer, model) -> list[Rows]: # on
     with eager(model): patterns = model(**inputs, output_attentions=True, use_cache=False).attentions
     return [Rows(a.float(), inputs["input_ids"], inputs["attention_mask"].bool(), w) for a, w in zip(patterns, windows(model))]
 
-# %% ../nbs/02_stream.ipynb #c037
+# %% ../nbs/02_stream.ipynb #c038
 def check_marks(marks: dict, encoded: list[Encoded]) -> dict:
     "`marks`, if each set has one array a text and one entry a token; raises `InputError` otherwise."
     for name, sets in marks.items():
@@ -169,12 +169,12 @@ def reduce_batch(encoded, tokenizer, model, stats, marks: dict) -> dict[str, Flo
         for name, value in values.items(): layers.setdefault(name, []).append(value)
     return {name: torch.stack(v, 1).cpu().numpy() for name, v in layers.items()}
 
-# %% ../nbs/02_stream.ipynb #c038
+# %% ../nbs/02_stream.ipynb #c039
 def head_statistics(texts: list[str], # the corpus
                     tokenizer, # from `load_model`
                     model, # from `load_model`
                     stats: Iterable[str] = ("entropy",), # names from `STATISTICS`
-                    marks: dict[str, list[Bool[np.ndarray, "pos"]]] | None = None, # sets of marked tokens, one array a text
+                    marks: dict[str, list[Bool[np.ndarray, "_"]]] | None = None, # sets of marked tokens, one array a text
                     batch_tokens: int = 4096 # tokens in a batch, padding included
                     ) -> dict[str, Float[np.ndarray, "text layer head"]]: # each statistic; "marked:x" and "chance:x" for marks x
     "Every head's statistics of every text; missing values are NaN. Raises `InputError` for bad texts, names or marks."

@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 def exported_cells(lib):
     "(notebook name, cell id) → (module path, number of the line above the cell, its lines) for all of `lib`."
     cells = {}
-    for path in sorted(lib.glob("*.py")):
+    for path in sorted(lib.rglob("*.py")):
         lines = path.read_text(encoding="utf-8").splitlines()
         starts = [i for i, line in enumerate(lines) if line.startswith("# %% ") and ".ipynb #" in line]
         for i, end in zip(starts, [*starts[1:], len(lines) + 1]):

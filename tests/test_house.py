@@ -20,7 +20,7 @@ import attn_lit
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted(p for p in (ROOT/"nbs").glob("*.ipynb") if p.name[0] not in "_.")
 NUMBERED = [p for p in NOTEBOOKS if p.name[0].isdigit()]
-MODULES = sorted(p for p in (ROOT/"attn_lit").glob("*.py") if not p.name.startswith("_"))
+MODULES = sorted(p for p in (ROOT/"attn_lit").rglob("*.py") if p.name[0] != "_")
 SETTINGS = configparser.ConfigParser(delimiters=["="])
 SETTINGS.read(ROOT/"settings.ini", encoding="utf-8")
 SETTINGS = SETTINGS["DEFAULT"]
@@ -65,7 +65,7 @@ def imported(code):
 @by_number
 def test_first_and_last_cells(path):
     first, second, *_, last = cells(path)
-    assert source(first).splitlines()[0] == f"#| default_exp {module_name(path)}"
+    assert re.fullmatch(rf"#\| default_exp {module_name(path)}(\.\w+)?", source(first).strip())
     assert re.fullmatch(r"# \S.*\n+> \S.*", source(second).strip()), "cell 1 is `# Title` and `> subtitle`, no more"
     assert source(last).split() == "#| hide import nbdev; nbdev.nbdev_export()".split()
 
@@ -143,7 +143,9 @@ def test_every_public_function_has_one_line_docstring(path):
 
 
 @by_module
-def test_module_has_its_notebook(path): assert path.stem in [module_name(p) for p in NUMBERED]
+def test_module_has_its_notebook(path):
+    exported = {source(cells(p)[0]).split()[-1] for p in NUMBERED}
+    assert ".".join(path.relative_to(ROOT/"attn_lit").with_suffix("").parts) in exported
 
 
 # ── README and site

@@ -1,0 +1,4 @@
+"What all tests share: no network, and the project's root on the path."
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")

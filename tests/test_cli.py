@@ -1,0 +1,139 @@
+"The command line end to end: what a stranger types, and what they are told when it cannot be."
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import jsonschema
+import pytest
+import torch
+from transformers import AutoConfig
+
+from attn_lit.models import load_model, random_model
+from attn_lit.pipeline import main, results_schema
+
+STORIES = Path(__file__).parents[2]/"shared/data/models/stories260K"
+FIGURES = {"entropy_heatmap.png", "sentiment_head_correlations.png", "bias_differential_heads.png",
+           "instruction_following_heads.png", "head_summary_overview.png", "ablation_matrix.png"}
+
+
+def attn_lit(*args, **kwargs):
+    "Runs the command in a process of its own, with the hub out of reach."
+    command = [sys.executable, "-c", "from attn_lit.pipeline import main; main()", *map(str, args)]
+    env = {**os.environ, "HF_HUB_OFFLINE": "1", "COLUMNS": "120"}
+    return subprocess.run(command, capture_output=True, text=True, env=env, timeout=300, **kwargs)
+
+
+@pytest.fixture
+def one_sentence(capsys):
+    "Calls the command with bad input, and gives what it said if that was one line and exit code 2."
+    def call(*args):
+        with pytest.raises(SystemExit) as stop: main([str(a) for a in args])
+        said = capsys.readouterr().err
+        assert stop.value.code == 2 and "Traceback" not in said and len(said.strip().splitlines()) == 1, said
+        return said
+    return call
+
+
+def test_a_whole_run(tmp_path):
+    result = attn_lit("run", "--model", "tiny", "--out", tmp_path)
+    assert result.returncode == 0, result.stderr
+    found = json.loads((tmp_path/"analysis_results.json").read_text())
+    jsonschema.validate(found, results_schema())
+    names = set(found["figures"])
+    assert names == {p.name for p in tmp_path.glob("*.png")} and names >= FIGURES
+    for layer in range(4):
+        assert {f"layer_{layer}_all_heads.png", f"neurons_L{layer}.png"} <= names
+        assert any(re.fullmatch(rf"attn_L{layer}_H\d+\.png", n) for n in names)
+    assert "analysis_results.json" in result.stdout and "Largest effects" in result.stdout
+    assert found["provenance"]["arguments"]["model"] == "tiny" and found["status"] == "complete"
+
+
+@pytest.mark.skipif(not STORIES.is_dir(), reason="the shared model stories260K is not beside this clone")
+def test_a_local_folder(tmp_path):
+    result = attn_lit("run", "--model", STORIES, "--quick", "--out", tmp_path)
+    assert result.returncode == 0, result.stderr
+    found = json.loads((tmp_path/"analysis_results.json").read_text())
+    jsonschema.validate(found, results_schema())
+    assert found["provenance"]["model"] == "stories260K"
+
+
+def test_skip_takes_several_names(tmp_path):
+    result = attn_lit("run", "--model", "tiny", "--quick", "--skip", "neurons", "bias,instruction", "--out", tmp_path)
+    assert result.returncode == 0, result.stderr
+    found = json.loads((tmp_path/"analysis_results.json").read_text())
+    assert found["skipped"] == ["neurons", "bias", "instruction"] and not set(found["skipped"]) & set(found["analyses"])
+    assert not (tmp_path/"bias_differential_heads.png").exists()
+
+
+def rows(path, lines):
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+def encoder(folder):
+    AutoConfig.for_model("bert").save_pretrained(folder)
+    return folder
+
+
+def seq2seq(folder):
+    AutoConfig.for_model("t5").save_pretrained(folder)
+    return folder
+
+
+BAD = {
+    "unknown model": (lambda t: ["--model", "no-such-team/no-such-model"], "--model tiny"),
+    "gpt2 with no network": (lambda t: ["--model", "gpt2-of-nobody"], "local model folder"),
+    "missing folder": (lambda t: ["--model", t/"nowhere"], "There is no folder"),
+    "folder that is no model": (lambda t: ["--model", t], "is no model"),
+    "encoder": (lambda t: ["--model", encoder(t/"bert")], "encoder-only"),
+    "sequence to sequence": (lambda t: ["--model", seq2seq(t/"t5")], "sequence-to-sequence"),
+    "unknown skip": (lambda t: ["--skip", "entropy"], "sentiment, bias, instruction, neurons"),
+    "out is a file": (lambda t: ["--out", rows(t/"file", [])], "Cannot write to --out"),
+    "empty text": (lambda t: ["--text", " "], "is empty"),
+    "long text": (lambda t: ["--text", "word "*600], "context is 512"),
+    "layer": (lambda t: ["--layer", "4"], "layers 0 to 3"),
+    "negative layer": (lambda t: ["--layer=-1"], "layers 0 to 3"),
+    "head": (lambda t: ["--layer", "0", "--head", "8"], "heads 0 to 7"),
+    "head alone": (lambda t: ["--head", "0"], "add --layer"),
+    "device": (lambda t: ["--device", "cuda:99"], "is not there"),
+    "dtype": (lambda t: ["--dtype", "int3"], "float32, bfloat16, float16"),
+    "quantize": (lambda t: ["--quantize", "2bit"], "8bit, 4bit"),
+    "quantize here": (lambda t: ["--quantize", "4bit"], "quantize='4bit' needs"),
+    "no keyword": (lambda t: ["--sentiment-data", rows(t/"t.jsonl", [dict(text="A fox ran.", label=i % 2) for i in range(6)])],
+                   "keyword"),
+    "one label": (lambda t: ["--sentiment-data", rows(t/"t.jsonl", [dict(text="A good fox.", label=1)]*6)], "label"),
+    "no column": (lambda t: ["--sentiment-data", rows(t/"t.jsonl", [dict(words="A good fox.")])], "no column text or label"),
+    "pair that differs elsewhere": (lambda t: ["--pairs", rows(t/"p.jsonl", [dict(
+        male="The nurse lost his keys.", female="The doctor lost her keys.")])], "nurse"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_sentence(case, tmp_path, one_sentence):
+    arguments, says = BAD[case]
+    more = arguments(tmp_path)
+    if "--model" not in more: more += ["--model", "tiny"]
+    if "--out" not in more: more += ["--out", tmp_path/"out"]
+    assert says in one_sentence("run", "--quick", *more)
+
+
+def test_a_process_of_its_own_says_the_same(tmp_path):
+    result = attn_lit("run", "--model", "tiny", "--out", "/proc/attn_lit")
+    assert result.returncode == 2 and result.stdout == "" and len(result.stderr.strip().splitlines()) == 1, result.stderr
+    assert "Cannot write to --out" in result.stderr
+
+
+def test_pickled_weights_are_refused(tmp_path, one_sentence):
+    tokenizer, _ = load_model("tiny")
+    model = random_model("gpt2", vocab=len(tokenizer))
+    tokenizer.save_pretrained(tmp_path); model.config.save_pretrained(tmp_path)
+    torch.save(model.state_dict(), tmp_path/"pytorch_model.bin")
+    assert "safetensors" in one_sentence("run", "--model", tmp_path, "--out", tmp_path/"out")
+
+
+def test_help_names_every_option():
+    said = attn_lit("run", "--help").stdout
+    for option in ("--model", "--quick", "--skip", "--out", "--device", "--dtype", "--quantize"): assert option in said
