@@ -18,7 +18,7 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 endif
 
 bin     := $(VENV)/bin
-pip     := $(bin)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
+pip     := $(bin)/python -m pip --disable-pip-version-check install -qq --constraint constraints.txt
 facts   := settings.ini setup.py pyproject.toml constraints.txt
 offline := HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 
@@ -48,7 +48,7 @@ coverage: $(VENV)/.dev ## the share of attn_lit/ that notebooks and tests reach 
 
 lint: $(VENV)/.dev ## ruff over modules, notebooks, tests and scripts
 	@echo "── ruff"
-	@$(bin)/python -m ruff check .
+	@$(bin)/python -m ruff check --output-format concise .
 
 docs: $(VENV)/.dev ## stage the site in _proc, check it, and render it to _docs where quarto is installed
 	@echo "── the site"
@@ -67,7 +67,7 @@ setup: $(VENV)/.dev ## only set up, for development
 
 clean: ## remove what was built; .venv stays
 	rm -rf _proc _docs outputs build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .coverage .coverage.* htmlcov
-	find nbs attn_lit tests scripts bench -name __pycache__ -type d -prune -exec rm -rf {} +
+	find $(wildcard nbs attn_lit tests scripts bench) -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(bin)/python:
 	@echo "── environment in $(VENV), with $$($(PYTHON) --version)"

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['eager', 'get_attentions', 'head_pattern']
 
-# %% ../nbs/01_attention.ipynb #c002
+# %% ../nbs/01_attention.ipynb #c003
 from contextlib import contextmanager
 
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .models import InputError, check_range, encode, load_model, pad_batch
 
-# %% ../nbs/01_attention.ipynb #c006
+# %% ../nbs/01_attention.ipynb #c007
 @contextmanager
 def eager(model):
     "Inside, `model` computes attention by the path that forms the patterns; afterwards, as it did before."
@@ -23,19 +23,19 @@ def eager(model):
     try: yield model
     finally: model.set_attn_implementation(before)
 
-# %% ../nbs/01_attention.ipynb #c009
+# %% ../nbs/01_attention.ipynb #c010
 @torch.no_grad()
 def get_attentions(text: str, # one text, at most as long as the model's context
                    tokenizer, # from `load_model`
                    model # from `load_model`
                    ) -> tuple[list[str], Float[Tensor, "layer head query key"]]: # tokens, attn
-    "Token strings and the attention of every head; each row sums to 1. Raises `InputError` for an empty or overlong text."
+    "Tokens and the attention of every head, each row summing to 1; raises `InputError` for an empty or overlong text."
     encoded = encode(text, tokenizer, model)
     inputs = pad_batch([encoded], tokenizer, model)
     with eager(model): patterns = model(**inputs, output_attentions=True, use_cache=False).attentions
     return encoded.tokens, torch.cat(patterns).float().cpu()
 
-# %% ../nbs/01_attention.ipynb #c019
+# %% ../nbs/01_attention.ipynb #c020
 def head_pattern(attn: Float[Tensor, "layer head query key"], # from `get_attentions`
                  layer: int, # counted from 0
                  head: int # counted from 0

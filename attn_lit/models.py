@@ -9,7 +9,7 @@ __all__ = ['DTYPES', 'TINY', 'ATTENTION', 'OUT_PROJ', 'DOWN_PROJ', 'FINAL_NORM',
            'last_named', 'Sizes', 'Parts', 'random_model', 'Encoded', 'token_strings', 'encode', 'pad_batch',
            'sha256_of', 'provenance']
 
-# %% ../nbs/00_models.ipynb #c002
+# %% ../nbs/00_models.ipynb #c003
 import hashlib, importlib.util, inspect, platform
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,11 +22,11 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, logging
 from transformers.models.auto import modeling_auto
 
-# %% ../nbs/00_models.ipynb #c006
+# %% ../nbs/00_models.ipynb #c007
 class InputError(ValueError):
     "Bad input, told in one sentence: what was wrong, what was expected, what to do."
 
-# %% ../nbs/00_models.ipynb #c007
+# %% ../nbs/00_models.ipynb #c008
 def check_choice(value, # what the caller gave
                  choices, # what is allowed, in the order to show
                  what: str # how to call it in the sentence
@@ -35,7 +35,7 @@ def check_choice(value, # what the caller gave
     if value in choices: return value
     raise InputError(f"{what} {value!r} is not known: expected one of {', '.join(map(str, choices))}.")
 
-# %% ../nbs/00_models.ipynb #c009
+# %% ../nbs/00_models.ipynb #c010
 def check_range(value, # layer, head or neuron number that the caller gave
                 n: int, # how many there are
                 what: str # "layer", "head" …
@@ -44,7 +44,7 @@ def check_range(value, # layer, head or neuron number that the caller gave
     if isinstance(value, int) and 0 <= value < n: return value
     raise InputError(f"{what} {value!r} is out of range: this model has {what}s 0 to {n - 1}.")
 
-# %% ../nbs/00_models.ipynb #c012
+# %% ../nbs/00_models.ipynb #c013
 def pick_device(device: str | None = None # "cpu", "cuda", "cuda:1", "mps"; None finds the best one
                 ) -> torch.device: # a device that is there
     "The device to run on; raises `InputError` if the one asked for is not there."
@@ -56,7 +56,7 @@ def pick_device(device: str | None = None # "cpu", "cuda", "cuda:1", "mps"; None
     raise InputError(f"Device {str(device)!r} is not there: this machine has {', '.join(have)}; "
                      f"leave it out to use {have[-1]}.")
 
-# %% ../nbs/00_models.ipynb #c014
+# %% ../nbs/00_models.ipynb #c015
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 def pick_dtype(dtype: str | torch.dtype | None, # a name of `DTYPES`, a torch dtype, or None
@@ -67,7 +67,7 @@ def pick_dtype(dtype: str | torch.dtype | None, # a name of `DTYPES`, a torch dt
     if isinstance(dtype, torch.dtype): dtype = str(dtype).removeprefix("torch.")
     return DTYPES[check_choice(dtype, DTYPES, "dtype")]
 
-# %% ../nbs/00_models.ipynb #c017
+# %% ../nbs/00_models.ipynb #c018
 TINY = Path(str(resources.files("attn_lit"))) / "tiny"
 
 def model_source(name: str # "tiny", a local folder, or a name on the hub
@@ -81,14 +81,14 @@ def model_source(name: str # "tiny", a local folder, or a name on the hub
         raise InputError(f"There is no folder {name!r}: expected a local model folder, a name on the hub, or tiny.")
     return str(folder) if folder.is_dir() else str(name)
 
-# %% ../nbs/00_models.ipynb #c020
+# %% ../nbs/00_models.ipynb #c021
 def causes(error: BaseException) -> list[BaseException]:
     "The error and what it was raised from, outermost first."
     chain = []
     while error is not None and error not in chain: chain, error = chain + [error], error.__cause__ or error.__context__
     return chain
 
-# %% ../nbs/00_models.ipynb #c021
+# %% ../nbs/00_models.ipynb #c022
 def loading_error(name: str, error: Exception) -> InputError:
     "One sentence for whatever went wrong when `name` was loaded."
     kinds, text = {type(e).__name__ for e in causes(error)}, " ".join(map(str, causes(error)))
@@ -101,11 +101,11 @@ def loading_error(name: str, error: Exception) -> InputError:
         says = "brings its own Python code, which is not run: pass trust_remote_code=True if you trust it."
     elif "safetensors" in text and Path(name).is_dir():
         says = "holds no safetensors weights: pickled weights are not read; convert them with `save_pretrained`."
-    elif Path(name).is_dir(): says = f"could not be loaded as a causal language model: {' '.join(str(error).split())[:300]}"
+    elif Path(name).is_dir(): says = f"could not be loaded as a causal LM: {' '.join(str(error).split())[:300]}"
     else: says = f"is not in the local cache, and the Hugging Face hub cannot be reached. {instead}"
     return InputError(f"Model {name!r} {says}")
 
-# %% ../nbs/00_models.ipynb #c024
+# %% ../nbs/00_models.ipynb #c025
 def check_causal(name: str, config) -> None:
     "Raises `InputError` unless `config` is a decoder-only language model's."
     kind = config.model_type
@@ -117,28 +117,29 @@ def check_causal(name: str, config) -> None:
     else: found = "no causal language model"
     raise InputError(f"Model {name!r} ({kind}) is {found}: expected a causal language model such as gpt2 or Llama-2.")
 
-# %% ../nbs/00_models.ipynb #c027
+# %% ../nbs/00_models.ipynb #c028
 def quantization(quantize: str | None # None, "8bit" or "4bit"
                  ) -> dict: # arguments for `from_pretrained`
     "Loading arguments for quantised weights; raises `InputError` where bitsandbytes or a GPU is missing."
     if quantize is None: return {}
     check_choice(quantize, ("8bit", "4bit"), "quantize")
     if not importlib.util.find_spec("bitsandbytes"):
-        raise InputError(f"quantize={quantize!r} needs bitsandbytes, which is not installed: pip install 'attn-lit[quant]'.")
+        raise InputError(f"quantize={quantize!r} needs bitsandbytes, not installed: pip install 'attn-lit[quant]'.")
     if not torch.cuda.is_available():
         raise InputError(f"quantize={quantize!r} needs a CUDA GPU, and there is none: leave it out, or use bfloat16.")
     config = BitsAndBytesConfig(load_in_8bit=quantize == "8bit", load_in_4bit=quantize == "4bit",
                                 bnb_4bit_compute_dtype=torch.bfloat16)
     return dict(quantization_config=config, device_map="auto")
 
-# %% ../nbs/00_models.ipynb #c031
+# %% ../nbs/00_models.ipynb #c032
 def with_pad_token(tokenizer):
     "The tokenizer, with a pad token from among its own tokens if it had none."
     if tokenizer.pad_token is not None: return tokenizer
-    tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token or tokenizer.bos_token or tokenizer.convert_ids_to_tokens(0)
+    own = (tokenizer.eos_token, tokenizer.unk_token, tokenizer.bos_token, tokenizer.convert_ids_to_tokens(0))
+    tokenizer.pad_token = next(filter(None, own))
     return tokenizer
 
-# %% ../nbs/00_models.ipynb #c033
+# %% ../nbs/00_models.ipynb #c034
 @contextmanager
 def quiet_loading():
     "`transformers` loads without progress bars inside, and as it was set before afterwards."
@@ -149,7 +150,7 @@ def quiet_loading():
         logging.set_verbosity(level)
         if bars: logging.enable_progress_bar()
 
-# %% ../nbs/00_models.ipynb #c034
+# %% ../nbs/00_models.ipynb #c035
 def load_tokenizer(source: str, **kwargs):
     "The tokenizer at `source`, with a pad token; raises `InputError` if there is none that gives character offsets."
     tokenizer = AutoTokenizer.from_pretrained(source, **kwargs)
@@ -158,7 +159,7 @@ def load_tokenizer(source: str, **kwargs):
     if tokenizer.is_fast: return with_pad_token(tokenizer)
     raise InputError(f"The tokenizer of {source!r} has no fast version: expected one with character offsets.")
 
-# %% ../nbs/00_models.ipynb #c035
+# %% ../nbs/00_models.ipynb #c036
 def load_model(name: str = "gpt2", # "tiny", a local folder, or a name on the Hugging Face hub
                device: str | None = None, # "cpu", "cuda", "cuda:1", "mps"; None finds the best one
                dtype: str | torch.dtype | None = None, # "float32", "bfloat16", "float16"; see `pick_dtype`
@@ -181,13 +182,13 @@ def load_model(name: str = "gpt2", # "tiny", a local folder, or a name on the Hu
     except Exception as error: raise loading_error(name, error) from error
     return tokenizer, (model if placing else model.to(device)).eval()
 
-# %% ../nbs/00_models.ipynb #c045
+# %% ../nbs/00_models.ipynb #c046
 ATTENTION = ("attn", "self_attn", "attention", "self_attention")
 OUT_PROJ = ("c_proj", "o_proj", "out_proj", "dense", "wo")
 DOWN_PROJ = ("c_proj", "down_proj", "dense_4h_to_h", "fc2", "fc_out", "w2")
 FINAL_NORM = ("ln_f", "norm", "final_layer_norm", "final_layernorm", "norm_f")
 
-# %% ../nbs/00_models.ipynb #c046
+# %% ../nbs/00_models.ipynb #c047
 def in_features(module: nn.Module) -> int:
     "How many columns enter a linear layer (`nn.Linear`, a quantised one, or GPT-2's `Conv1D`)."
     return module.in_features if hasattr(module, "in_features") else module.nx
@@ -196,7 +197,7 @@ def last_named(module: nn.Module, names: tuple[str, ...]) -> list[nn.Module]:
     "The submodules whose own name is among `names` and which hold a weight, in order."
     return [m for path, m in module.named_modules() if path.rpartition(".")[2] in names and hasattr(m, "weight")]
 
-# %% ../nbs/00_models.ipynb #c047
+# %% ../nbs/00_models.ipynb #c048
 @dataclass
 class Sizes:
     "How many layers and heads a causal LM has, and how wide they are."
@@ -215,7 +216,7 @@ class Sizes:
     @property
     def context(self) -> int | None: return getattr(self.config, "max_position_embeddings", None)
 
-# %% ../nbs/00_models.ipynb #c048
+# %% ../nbs/00_models.ipynb #c049
 class Parts(Sizes):
     "Where a causal LM keeps blocks, heads, MLPs, final norm and unembedding; raises `InputError` if it cannot tell."
     def only(self, found: list, what: str, names=()):
@@ -230,7 +231,8 @@ class Parts(Sizes):
     @property
     def decoder(self) -> nn.Module:
         "The module that holds the list of blocks."
-        return self.only([m for m in self.model.modules() if any(map(self.is_blocks, m.children()))][:1], "list of blocks")
+        return self.only([m for m in self.model.modules() if any(map(self.is_blocks, m.children()))][:1],
+                         "list of blocks")
     @property
     def blocks(self) -> nn.ModuleList:
         "The transformer blocks, one a layer."
@@ -248,10 +250,12 @@ class Parts(Sizes):
         return self.only([m for n, m in block.named_children() if n in ATTENTION], "attention", ATTENTION)
     def out_proj(self, block: nn.Module) -> nn.Module:
         found = last_named(self.attention(block), OUT_PROJ)
-        return self.only([m for m in found if in_features(m) == self.n_heads*self.d_head], "attention output projection", OUT_PROJ)
+        return self.only([m for m in found if in_features(m) == self.n_heads*self.d_head],
+                         "attention output projection", OUT_PROJ)
     def down_proj(self, block: nn.Module) -> nn.Module:
         inside = set(self.attention(block).modules())
-        return self.only([m for m in last_named(block, DOWN_PROJ) if m not in inside], "MLP's down projection", DOWN_PROJ)
+        return self.only([m for m in last_named(block, DOWN_PROJ) if m not in inside], "MLP's down projection",
+                         DOWN_PROJ)
 
     @cached_property
     def out_projs(self) -> list[nn.Module]:
@@ -262,7 +266,7 @@ class Parts(Sizes):
         "Every layer's MLP down projection, whose input columns are the neurons."
         return [self.down_proj(b) for b in self.blocks]
 
-# %% ../nbs/00_models.ipynb #c052
+# %% ../nbs/00_models.ipynb #c053
 FAMILIES = ("gpt2", "gpt_neo", "gpt_neox", "opt", "llama", "mistral", "qwen2", "qwen3", "gemma", "phi")
 
 def random_model(family: str, # a `model_type` of transformers
@@ -272,7 +276,8 @@ def random_model(family: str, # a `model_type` of transformers
                  **kwargs # further settings of the family's configuration
                  ): # the model, in evaluation mode
     "A randomly initialised model of d_model 32 with 4 heads, for tests and controls: it has learnt nothing."
-    size = dict(hidden_size=32, num_hidden_layers=n_layers, num_attention_heads=4, intermediate_size=64, vocab_size=vocab,
+    size = dict(hidden_size=32, num_hidden_layers=n_layers, num_attention_heads=4, intermediate_size=64,
+                vocab_size=vocab,
                 max_position_embeddings=128, bos_token_id=0, eos_token_id=0, pad_token_id=0)
     if family in ("llama", "mistral", "qwen2", "qwen3", "gemma"): size.update(num_key_value_heads=2)
     if family in ("gemma", "qwen3"): size.update(head_dim=8)
@@ -281,7 +286,7 @@ def random_model(family: str, # a `model_type` of transformers
     torch.manual_seed(seed)
     return AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **{**size, **kwargs})).eval()
 
-# %% ../nbs/00_models.ipynb #c057
+# %% ../nbs/00_models.ipynb #c058
 @dataclass
 class Encoded:
     "A text's tokens: ids, the string each stands for, and its character span, which is empty for special tokens."
@@ -291,12 +296,12 @@ class Encoded:
     offsets: list[tuple[int, int]]
     def __len__(self): return len(self.ids)
 
-# %% ../nbs/00_models.ipynb #c058
+# %% ../nbs/00_models.ipynb #c059
 def token_strings(tokenizer, text: str, ids: list[int], offsets: list[tuple[int, int]]) -> list[str]:
     "What to show for each token: its piece of the text, or the name of a special token."
     return [text[a:b] if b > a else tokenizer.decode([i]) for i, (a, b) in zip(ids, offsets)]
 
-# %% ../nbs/00_models.ipynb #c059
+# %% ../nbs/00_models.ipynb #c060
 def encode(text, # any string that is not empty
            tokenizer, # from `load_model`
            model=None # checks the length against its context, if given
@@ -309,10 +314,10 @@ def encode(text, # any string that is not empty
     ids, offsets = out["input_ids"], [tuple(o) for o in out["offset_mapping"]]
     limit = Parts(model).context if model is not None else None
     if limit and len(ids) > limit:
-        raise InputError(f"The text is {len(ids)} tokens long, and the model's context is {limit}: shorten it or split it.")
+        raise InputError(f"The text is {len(ids)} tokens long; the model's context is {limit}: shorten it or split it.")
     return Encoded(text, ids, token_strings(tokenizer, text, ids, offsets), offsets)
 
-# %% ../nbs/00_models.ipynb #c067
+# %% ../nbs/00_models.ipynb #c068
 def pad_batch(encoded: list[Encoded], # texts of any length
               tokenizer, # names the pad token and the side
               model # says the device, and whether it takes positions
@@ -328,7 +333,7 @@ def pad_batch(encoded: list[Encoded], # texts of any length
     if "position_ids" not in inspect.signature(model.forward).parameters: del inputs["position_ids"]
     return inputs
 
-# %% ../nbs/00_models.ipynb #c070
+# %% ../nbs/00_models.ipynb #c071
 def sha256_of(path: Path) -> str:
     "SHA-256 of a file, read in pieces."
     digest = hashlib.sha256()
@@ -336,7 +341,7 @@ def sha256_of(path: Path) -> str:
         while piece := f.read(1 << 20): digest.update(piece)
     return digest.hexdigest()
 
-# %% ../nbs/00_models.ipynb #c071
+# %% ../nbs/00_models.ipynb #c072
 def provenance(tokenizer, model) -> dict: # JSON-ready: model, weights, tokenizer, dtype, device, versions
     "What a result was computed with."
     source = Path(str(model.config._name_or_path))

@@ -5,24 +5,26 @@
 # %% auto #0
 __all__ = ['KINDS', 'GATE', 'ACTIVATION', 'BACKENDS', 'BRIDGE_HOOKS', 'QUANTILES', 'in_place_of', 'watch', 'hooked', 'recorded',
            'gated_mlps', 'part_named', 'recording', 'bridged', 'Activations', 'stacked', 'native_activations',
-           'bridge_activations', 'get_ffn_activations', 'ranked', 'top_of_layer', 'top_active_neurons', 'NeuronSummary',
-           'neuron_summary', 'top_k_agreement']
+           'bridge_activations', 'get_ffn_activations', 'check_k', 'ranked', 'top_of_layer', 'top_active_neurons',
+           'NeuronSummary', 'in_context', 'quantile_places', 'neuron_summary', 'top_k_agreement']
 
 # %% ../nbs/10_neurons.ipynb #c002
 import importlib.util
 from collections.abc import Callable, Iterable
 from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
-from .models import Encoded, InputError, Parts, check_choice, check_range, encode, load_model, pad_batch, provenance
+from attn_lit.models import (
+    Encoded, InputError, Parts, check_choice, check_range, encode, load_model, pad_batch, provenance,
+)
 
 # %% ../nbs/10_neurons.ipynb #c005
 def in_place_of(old, new: Tensor | None):
@@ -67,8 +69,8 @@ def gated_mlps(parts: Parts) -> list[nn.Module]: # one a layer
     "Every layer's MLP that has a gate; raises `InputError` for a family without one."
     found = [[m for m in block.modules() if any(hasattr(m, name) for name in GATE)] for block in parts.blocks]
     if all(len(mlps) == 1 for mlps in found): return [mlps[0] for mlps in found]
-    raise InputError(f"{type(parts.model).__name__} has no gate in its MLPs: expected one module named {' or '.join(GATE)} "
-                     f"in every layer; use kind='product', what enters the down projection.")
+    raise InputError(f"{type(parts.model).__name__} has no gate in its MLPs: expected one module named "
+                     f"{' or '.join(GATE)} in every layer; use kind='product', what enters the down projection.")
 
 def part_named(module: nn.Module, names: tuple[str, ...]) -> nn.Module:
     "The first child of `module` with one of these names."
@@ -86,9 +88,10 @@ def recording(model, kind: str = "product"): # a context manager that gives {lay
 BACKENDS = ("native", "transformer_lens")
 
 def bridged(tokenizer, model):
-    "TransformerLens's `TransformerBridge` round a copy of `model`, raw weights; raises `InputError` where it cannot be had."
+    "TransformerLens's `TransformerBridge` round a copy of `model`, raw weights; `InputError` where it cannot be had."
     if not importlib.util.find_spec("transformer_lens"):
-        raise InputError("backend='transformer_lens' needs TransformerLens 4, which is not installed: pip install 'attn-lit[lens]'.")
+        raise InputError("backend='transformer_lens' needs TransformerLens 4, which is not installed: "
+                         "pip install 'attn-lit[lens]'.")
     from transformer_lens.model_bridge import TransformerBridge
     name = str(model.config._name_or_path) or model.config.model_type
     try: return TransformerBridge.boot_transformers(name, hf_model=deepcopy(model), tokenizer=deepcopy(tokenizer),
@@ -102,17 +105,17 @@ def bridged(tokenizer, model):
 class Activations:
     "The FFN neurons of one text: each token's activations, of the kind that is named."
     tokens: list[str]
-    acts: Float[np.ndarray, "layer pos neuron"]
+    acts: Float[np.ndarray, "layer pos neuron"] = field(repr=False)
     kind: str
-    provenance: dict
+    provenance: dict = field(default_factory=dict, repr=False)
 
     def to_frame(self, k: int = 10) -> pd.DataFrame:
         "The `k` most active neurons of each layer; see `top_active_neurons`."
         return top_active_neurons(self, k)
     def _repr_html_(self) -> str:
         layers, n, neurons = self.acts.shape
-        says = f"<p>{self.kind} of {neurons} FFN neurons in each of {layers} layers at {n} tokens; the 3 most active a layer:</p>"
-        return says + self.to_frame(3).to_html(index=False, float_format="{:.3g}".format)
+        says = f"{self.kind} of {neurons} FFN neurons in each of {layers} layers at {n} tokens; the 3 most active:"
+        return f"<p>{says}</p>" + self.to_frame(3).to_html(index=False, float_format="{:.3g}".format)
 
 # %% ../nbs/10_neurons.ipynb #c021
 def stacked(seen: dict[int, Tensor], n: int) -> Float[np.ndarray, "layer pos neuron"]:
@@ -120,7 +123,8 @@ def stacked(seen: dict[int, Tensor], n: int) -> Float[np.ndarray, "layer pos neu
     return np.stack([seen[i].reshape(n, -1).float().cpu().numpy() for i in sorted(seen)])
 
 @torch.no_grad()
-def native_activations(encoded: Encoded, tokenizer, model, kind: str = "product") -> Float[np.ndarray, "layer pos neuron"]:
+def native_activations(encoded: Encoded, tokenizer, model, kind: str = "product"
+                       ) -> Float[np.ndarray, "layer pos neuron"]:
     "Neurons of one text by forward hooks; any family."
     with recording(model, kind) as seen: model(**pad_batch([encoded], tokenizer, model), use_cache=False)
     return stacked(seen, len(encoded))
@@ -131,7 +135,8 @@ BRIDGE_HOOKS = dict(product="mlp.hook_post", gate="mlp.hook_pre")
 @torch.no_grad()
 def bridge_activations(encoded: Encoded, bridge, kind: str = "product") -> Float[np.ndarray, "layer pos neuron"]:
     "Neurons of one text by TransformerLens's cache."
-    names = [f"blocks.{i}.{BRIDGE_HOOKS[check_choice(kind, BRIDGE_HOOKS, 'TransformerLens kind')]}" for i in range(bridge.cfg.n_layers)]
+    hook = BRIDGE_HOOKS[check_choice(kind, BRIDGE_HOOKS, "TransformerLens kind")]
+    names = [f"blocks.{i}.{hook}" for i in range(bridge.cfg.n_layers)]
     _, cache = bridge.run_with_cache(torch.tensor([encoded.ids], device=bridge.cfg.device), names_filter=names)
     return stacked({i: cache[name] for i, name in enumerate(names)}, len(encoded))
 
@@ -139,7 +144,7 @@ def bridge_activations(encoded: Encoded, bridge, kind: str = "product") -> Float
 def get_ffn_activations(text: str, # one text, at most as long as the model's context
                         tokenizer, # from `load_model`
                         model, # from `load_model`
-                        kind: str = "product", # "product": what enters the down projection; gated MLPs: "activation", "gate"
+                        kind: str = "product", # what enters the down projection; gated MLPs: "activation", "gate"
                         backend: str = "native" # or "transformer_lens", where it is installed
                         ) -> Activations: # acts: (layer, pos, neuron)
     "Every FFN neuron's activation at every token; raises `InputError` for a bad text, or a kind that the family lacks."
@@ -150,7 +155,12 @@ def get_ffn_activations(text: str, # one text, at most as long as the model's co
     else: acts = bridge_activations(encoded, bridged(tokenizer, model), kind)
     return Activations(encoded.tokens, acts, kind, dict(provenance(tokenizer, model), backend=backend, kind=kind))
 
-# %% ../nbs/10_neurons.ipynb #c037
+# %% ../nbs/10_neurons.ipynb #c038
+def check_k(k: int, n: int) -> int:
+    "`k` if a layer of `n` neurons has that many; raises `InputError` otherwise."
+    if isinstance(k, int) and 1 <= k <= n: return k
+    raise InputError(f"k={k!r} is out of range: expected 1 to {n}, the number of neurons in a layer.")
+
 def ranked(size: Float[np.ndarray, "pos neuron"], by: str) -> Int[np.ndarray, "neuron"]:
     "Neurons from most to least active by the largest or the mean of their absolute activations; ties by number."
     return np.argsort(-(size.max(0) if by == "max" else size.mean(0)), kind="stable")
@@ -166,44 +176,53 @@ def top_of_layer(acts: Float[np.ndarray, "pos neuron"], tokens: list[str], k: in
                          mean=float(size[:, neuron].mean()), quantile=float(quantile)))
     return rows
 
-# %% ../nbs/10_neurons.ipynb #c038
+# %% ../nbs/10_neurons.ipynb #c039
 def top_active_neurons(acts: Activations, # from `get_ffn_activations`
                        k: int = 10, # how many a layer
                        by: str = "max", # rank by the "max" or the "mean" of |activation| over tokens
                        skip_first: bool = False # leave out the first token
-                       ) -> pd.DataFrame: # layer, rank, neuron, token and position of the max, its value, mean, quantile
+                       ) -> pd.DataFrame: # layer, rank, neuron; token, pos and value of the max; mean, quantile
     "The `k` most active neurons of each layer; raises `InputError` if there is no such `k`, or no token left."
     check_choice(by, ("max", "mean"), "by")
-    check_range(k - 1 if isinstance(k, int) else k, acts.acts.shape[-1], "neuron")
-    if len(acts.tokens) <= skip_first: raise InputError("No token is left: expected a text of at least two tokens with skip_first.")
+    check_k(k, acts.acts.shape[-1])
+    if len(acts.tokens) <= skip_first: raise InputError("No token is left: skip_first needs at least two tokens.")
     rows = [dict(layer=layer, **row) for layer, a in enumerate(acts.acts[:, int(skip_first):])
             for row in top_of_layer(a, acts.tokens[int(skip_first):], k, by)]
     frame = pd.DataFrame(rows)
     return frame.assign(pos=frame.pos + int(skip_first))
 
-# %% ../nbs/10_neurons.ipynb #c043
+# %% ../nbs/10_neurons.ipynb #c045
 QUANTILES = (.5, .9, .99, 1.)
 
 @dataclass
 class NeuronSummary:
     "How active each FFN neuron is over a corpus, and the tokens at quantiles of its |activation|."
     mean: Float[np.ndarray, "layer neuron"] # mean |activation|
-    values: Float[np.ndarray, "quantile layer neuron"] # the activation, with its sign, at each quantile of |activation|
-    where: Int[np.ndarray, "quantile layer neuron"] # its token, as a place in `tokens`
-    tokens: list[str] # all tokens of the corpus
+    values: Float[np.ndarray, "quantile layer neuron"] # with its sign, at each quantile of |activation|
+    where: Int[np.ndarray, "quantile layer neuron"] # its token, as a place in `contexts`
+    contexts: list[str] # every token of the corpus in brackets, with some before and after it
     quantiles: tuple[float, ...]
-    provenance: dict
+    provenance: dict = field(default_factory=dict, repr=False)
 
-    def context(self, place: int, around: int = 4) -> str:
-        "A token in brackets with some before and after it."
-        before, after = self.tokens[max(0, place - around):place], self.tokens[place + 1:place + 1 + around]
-        return f"{''.join(before)}[{self.tokens[place]}]{''.join(after)}".replace("\n", " ")
     def to_frame(self, layer: int, neuron: int) -> pd.DataFrame: # quantile, value, token in its context
         "One neuron along its distribution; raises `InputError` with the range if there is no such neuron."
         at = slice(None), check_range(layer, len(self.mean), "layer"), check_range(neuron, self.mean.shape[1], "neuron")
-        return pd.DataFrame(dict(quantile=self.quantiles, value=self.values[at], context=map(self.context, self.where[at])))
+        context = [self.contexts[place] for place in self.where[at]]
+        return pd.DataFrame(dict(quantile=self.quantiles, value=self.values[at], context=context))
 
-# %% ../nbs/10_neurons.ipynb #c044
+# %% ../nbs/10_neurons.ipynb #c046
+def in_context(tokens: list[str], pos: int, around: int = 4) -> str:
+    "The token at `pos` in brackets, with up to `around` tokens before and after it."
+    before, after = tokens[max(0, pos - around):pos], tokens[pos + 1:pos + 1 + around]
+    return f"{''.join(before)}[{tokens[pos]}]{''.join(after)}".replace("\n", " ")
+
+def quantile_places(acts: Float[np.ndarray, "layer pos neuron"], quantiles: Iterable[float]
+                    ) -> Int[np.ndarray, "quantile layer neuron"]:
+    "Where each neuron's |activation| is at each quantile: the smallest one that this share of tokens does not exceed."
+    order = np.argsort(np.abs(acts), axis=1, kind="stable")
+    return np.stack([order[:, max(0, int(np.ceil(q*acts.shape[1])) - 1)] for q in quantiles])
+
+# %% ../nbs/10_neurons.ipynb #c048
 def neuron_summary(texts: list[str], # the corpus
                    tokenizer, # from `load_model`
                    model, # from `load_model`
@@ -212,24 +231,25 @@ def neuron_summary(texts: list[str], # the corpus
                    skip_first: bool = True # leave out each text's first token
                    ) -> NeuronSummary: # mean and quantiles of every neuron
     "Every FFN neuron over a corpus, with tokens from all along its distribution; raises `InputError` for bad texts."
-    encoded = [encode(t, tokenizer, model) for t in texts]
+    if isinstance(texts, str) or not len(texts): raise InputError("No texts: expected a list with at least one text.")
+    encoded, start = [encode(t, tokenizer, model) for t in texts], int(skip_first)
     rows = tqdm(encoded, desc="reading neurons", disable=None, leave=False)
-    acts = np.concatenate([native_activations(e, tokenizer, model, kind)[:, int(skip_first):] for e in rows], axis=1)
-    order = np.argsort(np.abs(acts), axis=1, kind="stable")
-    where = np.stack([order[:, int(np.ceil(q*acts.shape[1])) - 1] for q in quantiles])
+    acts = np.concatenate([native_activations(e, tokenizer, model, kind)[:, start:] for e in rows], axis=1)
+    if not acts.shape[1]: raise InputError("No token is left: skip_first needs texts of at least two tokens.")
+    where = quantile_places(acts, quantiles)
     values = np.stack([np.take_along_axis(acts, w[:, None], axis=1)[:, 0] for w in where])
-    tokens = [t for e in encoded for t in e.tokens[int(skip_first):]]
-    return NeuronSummary(np.abs(acts).mean(1), values, where, tokens, tuple(quantiles), provenance(tokenizer, model))
+    contexts = [in_context(e.tokens, pos) for e in encoded for pos in range(start, len(e))]
+    made = dict(provenance(tokenizer, model), kind=kind, n_texts=len(texts))
+    return NeuronSummary(np.abs(acts).mean(1), values, where, contexts, tuple(quantiles), made)
 
-# %% ../nbs/10_neurons.ipynb #c048
+# %% ../nbs/10_neurons.ipynb #c054
 def top_k_agreement(a: NeuronSummary, # of one corpus
                     b: NeuronSummary, # of another, with the same model
                     k: int = 10 # how many neurons of each layer
                     ) -> pd.DataFrame: # layer, shared (count), share, by_chance (share), rank_correlation
     "How far two corpora agree on the `k` most active neurons (by mean |activation|) of each layer."
-    n = a.mean.shape[1]
-    check_range(k - 1, n, "neuron")
-    rows = []
+    n, rows = a.mean.shape[1], []
+    check_k(k, n)
     for layer, (x, y) in enumerate(zip(a.mean, b.mean)):
         shared = len({*np.argsort(-x, kind="stable")[:k]} & {*np.argsort(-y, kind="stable")[:k]})
         correlation = pd.Series(x).rank().corr(pd.Series(y).rank())

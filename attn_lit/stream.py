@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['STATISTICS', 'word_spans', 'mark_spans', 'mark_words', 'Rows', 'windows', 'over', 'at', 'row_entropy', 'entropy',
-           'entropy_normalized', 'entropy_no_sink', 'sink', 'previous', 'last_seen', 'duplicate', 'induction', 'marked',
-           'batches', 'pad_marks', 'batch_patterns', 'check_marks', 'reduce_batch', 'head_statistics']
+           'entropy_normalized', 'without_first', 'entropy_no_sink', 'entropy_no_sink_normalized', 'sink', 'previous',
+           'last_seen', 'duplicate', 'induction', 'marked', 'batches', 'pad_marks', 'batch_patterns', 'check_marks',
+           'reduce_batch', 'head_statistics']
 
-# %% ../nbs/02_stream.ipynb #c002
+# %% ../nbs/02_stream.ipynb #c003
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -16,18 +17,18 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from .attention import eager
 from .models import Encoded, InputError, Parts, check_choice, encode, load_model, pad_batch
 
-# %% ../nbs/02_stream.ipynb #c006
+# %% ../nbs/02_stream.ipynb #c007
 def word_spans(text: str, words: Iterable[str]) -> list[tuple[int, int]]:
     "Character spans of whole `words` in `text`, whatever their case."
     either = "|".join(sorted(map(re.escape, words), key=len, reverse=True))
     return [m.span() for m in re.finditer(rf"(?<!\w)(?:{either})(?!\w)", text, flags=re.IGNORECASE)] if either else []
 
-# %% ../nbs/02_stream.ipynb #c009
+# %% ../nbs/02_stream.ipynb #c010
 def mark_spans(encoded: Encoded, spans: list[tuple[int, int]]) -> Bool[np.ndarray, "pos"]:
     "Which tokens share a character with one of `spans`."
     return np.array([any(a < end and start < b for start, end in spans) for a, b in encoded.offsets], dtype=bool)
@@ -36,7 +37,7 @@ def mark_words(encoded: Encoded, words: Iterable[str]) -> Bool[np.ndarray, "pos"
     "Which tokens belong to one of `words`, matched by character offsets."
     return mark_spans(encoded, word_spans(encoded.text, words))
 
-# %% ../nbs/02_stream.ipynb #c013
+# %% ../nbs/02_stream.ipynb #c014
 @dataclass
 class Rows:
     "One layer's patterns of a batch, and which rows and keys of them are real."
@@ -59,7 +60,7 @@ class Rows:
         "How many keys each query can see."
         return self.sees.sum(-1)
 
-# %% ../nbs/02_stream.ipynb #c014
+# %% ../nbs/02_stream.ipynb #c015
 def windows(model) -> list[int | None]: # one entry a layer
     "The sliding window of each layer in tokens; None where a query sees all keys before it."
     config = model.config.get_text_config()
@@ -68,10 +69,12 @@ def windows(model) -> list[int | None]: # one entry a layer
     kinds = kinds or ["sliding_attention" if size else "full_attention"]*config.num_hidden_layers
     return [size if kind in ("sliding_attention", "local") else None for kind in kinds]
 
-# %% ../nbs/02_stream.ipynb #c020
-def over(values: Float[Tensor, "batch head query"], rows: Bool[Tensor, "batch query"]) -> Float[Tensor, "batch head"]:
+# %% ../nbs/02_stream.ipynb #c021
+def over(values: Float[Tensor, "batch head query"], # one number a query
+         rows: Bool[Tensor, "batch query"] | Bool[Tensor, "batch head query"] # which of them count
+         ) -> Float[Tensor, "batch head"]:
     "The mean of `values` over the query `rows` that count; NaN where none does."
-    rows = rows[:, None].expand_as(values)
+    rows = rows.view(len(rows), -1, rows.shape[-1]).expand_as(values)
     return torch.where(rows, values, 0.).sum(-1) / rows.sum(-1)
 
 def at(rows: Rows, key: Int[Tensor, "batch query"]) -> Float[Tensor, "batch head query"]:
@@ -79,26 +82,42 @@ def at(rows: Rows, key: Int[Tensor, "batch query"]) -> Float[Tensor, "batch head
     key = key.clamp(min=0)[:, None, :, None].expand(*rows.attn.shape[:3], 1)
     return rows.attn.gather(-1, key)[..., 0]
 
-# %% ../nbs/02_stream.ipynb #c023
+# %% ../nbs/02_stream.ipynb #c024
 def row_entropy(attn: Float[Tensor, "*rows key"]) -> Float[Tensor, "*rows"]:
     "Shannon entropy of each row in nats."
     return torch.special.entr(attn).sum(-1)
 
-def entropy(rows: Rows): return over(row_entropy(rows.attn), rows.real)
+def entropy(rows: Rows) -> Float[Tensor, "batch head"]:
+    "Mean entropy of the real rows, in nats."
+    return over(row_entropy(rows.attn), rows.real)
 
-def entropy_normalized(rows: Rows):
+def entropy_normalized(rows: Rows) -> Float[Tensor, "batch head"]:
+    "Mean over rows of the entropy as a share of the largest possible; rows that see one key are left out."
     return over(row_entropy(rows.attn) / rows.visible.clamp(min=2).log()[:, None], rows.visible > 1)
 
-def entropy_no_sink(rows: Rows):
-    rest = rows.attn*((rows.place > 0) & rows.real)[:, None, None]
-    return over(row_entropy(rest / rest.sum(-1, keepdim=True).clamp(min=1e-9)), (rows.place > 0) & rows.real)
+def without_first(rows: Rows) -> tuple[Float[Tensor, "batch head query"], Int[Tensor, "batch query"]]:
+    "Entropy of each row without its first token's mass (NaN where that was all), and how many keys it then sees."
+    rest = rows.attn*(rows.real & (rows.place > 0))[:, None, None]
+    return row_entropy(rest / rest.sum(-1, keepdim=True)), (rows.sees & (rows.place > 0)[:, None]).sum(-1)
 
-# %% ../nbs/02_stream.ipynb #c025
-def sink(rows: Rows):
+def entropy_no_sink(rows: Rows) -> Float[Tensor, "batch head"]:
+    "Mean entropy, in nats, of what rows give to keys after the first."
+    value, keys = without_first(rows)
+    return over(value, (keys > 0)[:, None] & value.isfinite())
+
+def entropy_no_sink_normalized(rows: Rows) -> Float[Tensor, "batch head"]:
+    "The same as a share of the largest possible."
+    value, keys = without_first(rows)
+    return over(value / keys.clamp(min=2).log()[:, None], (keys > 1)[:, None] & value.isfinite())
+
+# %% ../nbs/02_stream.ipynb #c026
+def sink(rows: Rows) -> Float[Tensor, "batch head"]:
+    "Mean mass on the first real token (arXiv 2309.17453)."
     first = rows.real.int().argmax(-1, keepdim=True).expand_as(rows.ids)
     return over(at(rows, first), rows.real)
 
-def previous(rows: Rows):
+def previous(rows: Rows) -> Float[Tensor, "batch head"]:
+    "Mean mass on the token before, over all queries but the first."
     here = torch.arange(rows.ids.shape[1], device=rows.ids.device).expand_as(rows.ids)
     return over(at(rows, here - 1), rows.real & (rows.place > 0))
 
@@ -108,26 +127,31 @@ def last_seen(rows: Rows) -> Int[Tensor, "batch pos"]:
     where = torch.arange(rows.ids.shape[1], device=rows.ids.device)
     return torch.where(same.tril(-1), where, -1).amax(-1)
 
-def duplicate(rows: Rows): return over(at(rows, last_seen(rows)), last_seen(rows) >= 0)
+def duplicate(rows: Rows) -> Float[Tensor, "batch head"]:
+    "Mean mass on the last earlier occurrence of the query's token, over the queries that have one."
+    return over(at(rows, last_seen(rows)), last_seen(rows) >= 0)
 
-def induction(rows: Rows):
+def induction(rows: Rows) -> Float[Tensor, "batch head"]:
+    "Mean mass on the token after that occurrence, itself before the query (Olsson et al. 2022)."
     after = last_seen(rows) + 1
     here = torch.arange(rows.ids.shape[1], device=rows.ids.device)
     return over(at(rows, after), (after > 0) & (after < here))
 
-# %% ../nbs/02_stream.ipynb #c027
-def marked(rows: Rows, marks: Bool[Tensor, "batch pos"]) -> tuple[Float[Tensor, "batch head"], Float[Tensor, "batch head"]]:
-    "Mass on marked keys and the share that chance would give, over the queries that can see a mark; NaN where none can."
+# %% ../nbs/02_stream.ipynb #c028
+def marked(rows: Rows, marks: Bool[Tensor, "batch pos"]) -> tuple[Float[Tensor, "batch head"],
+                                                                  Float[Tensor, "batch head"]]:
+    "Mass on marked keys, and the share chance would give, over the queries that can see a mark; NaN where none can."
     n = (rows.sees & marks[:, None]).sum(-1)
     mass = (rows.attn*marks[:, None, None]).sum(-1)
     share = (n / rows.visible.clamp(min=1))[:, None].expand_as(mass)
     return over(mass, n > 0), over(share, n > 0)
 
-# %% ../nbs/02_stream.ipynb #c028
+# %% ../nbs/02_stream.ipynb #c029
 STATISTICS = dict(entropy=entropy, entropy_normalized=entropy_normalized, entropy_no_sink=entropy_no_sink,
+                  entropy_no_sink_normalized=entropy_no_sink_normalized,
                   sink=sink, previous=previous, duplicate=duplicate, induction=induction)
 
-# %% ../nbs/02_stream.ipynb #c034
+# %% ../nbs/02_stream.ipynb #c035
 def batches(lengths: list[int], batch_tokens: int) -> list[list[int]]:
     "Indices of texts in batches of similar length, each at most `batch_tokens` tokens with its padding (or one text)."
     out = []
@@ -136,27 +160,28 @@ def batches(lengths: list[int], batch_tokens: int) -> list[list[int]]:
         else: out.append([i])
     return out
 
-# %% ../nbs/02_stream.ipynb #c036
+# %% ../nbs/02_stream.ipynb #c037
 def pad_marks(marks: list[Bool[np.ndarray, "_"]], real: Bool[Tensor, "batch pos"]) -> Bool[Tensor, "batch pos"]:
     "Marks of several texts, laid over the real positions of their batch."
     out = torch.zeros_like(real)
     out[real] = torch.from_numpy(np.concatenate(marks)).to(real.device)
     return out
 
-# %% ../nbs/02_stream.ipynb #c037
+# %% ../nbs/02_stream.ipynb #c038
 @torch.no_grad()
 def batch_patterns(encoded: list[Encoded], tokenizer, model) -> list[Rows]: # one entry a layer
     "Every layer's patterns of one batch."
     inputs = pad_batch(encoded, tokenizer, model)
     with eager(model): patterns = model(**inputs, output_attentions=True, use_cache=False).attentions
-    return [Rows(a.float(), inputs["input_ids"], inputs["attention_mask"].bool(), w) for a, w in zip(patterns, windows(model))]
+    return [Rows(a.float(), inputs["input_ids"], inputs["attention_mask"].bool(), w) for a,
+            w in zip(patterns, windows(model))]
 
-# %% ../nbs/02_stream.ipynb #c038
+# %% ../nbs/02_stream.ipynb #c039
 def check_marks(marks: dict, encoded: list[Encoded]) -> dict:
     "`marks`, if each set has one array a text and one entry a token; raises `InputError` otherwise."
     for name, sets in marks.items():
         if [len(m) for m in sets] != [len(e) for e in encoded]:
-            raise InputError(f"Marks {name!r} do not fit the texts: expected one array of booleans a text, one entry a token.")
+            raise InputError(f"Marks {name!r} do not fit the texts: expected a boolean array a text, an entry a token.")
     return marks
 
 def reduce_batch(encoded, tokenizer, model, stats, marks: dict) -> dict[str, Float[np.ndarray, "batch layer head"]]:
@@ -169,21 +194,23 @@ def reduce_batch(encoded, tokenizer, model, stats, marks: dict) -> dict[str, Flo
         for name, value in values.items(): layers.setdefault(name, []).append(value)
     return {name: torch.stack(v, 1).cpu().numpy() for name, v in layers.items()}
 
-# %% ../nbs/02_stream.ipynb #c039
-def head_statistics(texts: list[str], # the corpus
+# %% ../nbs/02_stream.ipynb #c040
+def head_statistics(texts: list[str | Encoded], # the corpus; a text that is tokens already is taken as it is
                     tokenizer, # from `load_model`
                     model, # from `load_model`
                     stats: Iterable[str] = ("entropy",), # names from `STATISTICS`
-                    marks: dict[str, list[Bool[np.ndarray, "_"]]] | None = None, # sets of marked tokens, one array a text
+                    marks: dict[str, list[Bool[np.ndarray, "_"]]] | None = None, # sets of marks: an array a text
                     batch_tokens: int = 4096 # tokens in a batch, padding included
-                    ) -> dict[str, Float[np.ndarray, "text layer head"]]: # each statistic; "marked:x" and "chance:x" for marks x
+                    ) -> dict[str, Float[np.ndarray, "text layer head"]]: # each of stats, "marked:x" and "chance:x"
     "Every head's statistics of every text; missing values are NaN. Raises `InputError` for bad texts, names or marks."
     if isinstance(texts, str) or not len(texts): raise InputError("No texts: expected a list with at least one text.")
     for name in stats: check_choice(name, STATISTICS, "statistic")
-    encoded = [encode(t, tokenizer, model) for t in texts]
+    encoded = [t if isinstance(t, Encoded) else encode(t, tokenizer, model) for t in texts]
     marks, parts, out = check_marks(marks or {}, encoded), Parts(model), {}
-    for index in tqdm(batches([len(e) for e in encoded], batch_tokens), desc="reading heads", disable=None, leave=False):
+    for index in tqdm(batches([len(e) for e in encoded], batch_tokens), desc="reading heads", disable=None,
+                      leave=False):
         picked = {name: [sets[i] for i in index] for name, sets in marks.items()}
         for name, value in reduce_batch([encoded[i] for i in index], tokenizer, model, stats, picked).items():
-            out.setdefault(name, np.full((len(texts), parts.n_layers, parts.n_heads), np.nan, np.float32))[index] = value
+            out.setdefault(name, np.full((len(texts), parts.n_layers, parts.n_heads), np.nan,
+                                         np.float32))[index] = value
     return out

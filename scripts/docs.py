@@ -95,7 +95,8 @@ def check_links(staged, name, notebook, host, outputs):
         for link in LINK.findall(prose) + HREF.findall(prose):
             file = target(link, host, outputs) if not link.startswith("#") else name
             anchor = link.partition("#")[2]
-            if file and not (staged/file).exists(): yield f"{name} links to {link}, which is not there"
+            if file.startswith("../"): yield f"{name} links to {link}, which is outside the site"
+            elif file and not (staged/file).exists(): yield f"{name} links to {link}, which is not there"
             elif file.endswith(".ipynb") and anchor and anchor.lower() not in anchors(load(staged/file)):
                 yield f"{name} links to {link}: {file} has no such heading"
 

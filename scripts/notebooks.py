@@ -54,7 +54,7 @@ def run(notebook, coverage, threads):
     "Run one notebook in a new process: its name, whether it passed, seconds, what it printed."
     start = time.time()
     command = ([sys.executable, "-m", "coverage", "run", __file__, "--one", str(notebook)] if coverage else
-               [sys.executable, "-c", "from nbdev.test import nbdev_test; nbdev_test()", "--path", str(notebook)])
+               [str(Path(sys.executable).with_name("nbdev_test")), "--path", str(notebook)])
     env = {**os.environ, "OMP_NUM_THREADS": str(threads), "MPLBACKEND": "agg", "PYTHONWARNINGS": "ignore"}
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     return notebook.stem, done.returncode == 0, time.time() - start, done.stdout + done.stderr

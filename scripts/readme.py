@@ -24,35 +24,35 @@ def markdown(source):
     return re.sub(r"\]\((?![a-z]+:|#|/|\.\./)([^)\s]+)\)", r"](nbs/\1)", source).replace("](../", "](")
 
 
-def output(out, number, pictures):
+def output(out, alt, pictures):
     "One output as Markdown: Markdown itself, a picture (kept in `pictures`), else plain text."
     data = out.get("data", {})
     if "text/markdown" in data: return text(data["text/markdown"]).strip()
     if "image/png" in data:
-        name = f"index_files/figure-{number}.png"
+        name = f"index_files/figure-{len(pictures) + 1}.png"
         pictures[name] = base64.b64decode(text(data["image/png"]))
-        return f"![Figure {number} of the quick start]({name})"
+        return f"![{alt}]({name})"
     shown = text(out.get("text", "") or data.get("text/plain", "")).rstrip()
     return "\n".join("    " + line if line else "" for line in shown.splitlines())
 
 
-def code(cell, number, pictures):
+def code(cell, pictures):
     "A code cell as a fenced block and its outputs; nothing for a hidden cell."
     directives = DIRECTIVE.findall(text(cell["source"]))
     source = DIRECTIVE.sub("", text(cell["source"])).strip()
     if not source or any(d.split()[0] in ("hide", "default_exp") or d.replace(" ", "") == "include:false"
                          for d in directives if d): return ""
-    shown = [o for o in (output(o, number, pictures) for o in cell.get("outputs", [])) if o]
+    alt = next((d.partition(":")[2].strip(" \"'") for d in directives if d.startswith("fig-alt")), "A figure")
+    shown = [o for o in (output(o, alt, pictures) for o in cell.get("outputs", [])) if o]
     block = [] if "echo: false" in directives else [f"```python\n{source}\n```"]
     return "\n\n".join(block + shown)
 
 
 def readme(notebook):
     "The text of README.md and the pictures beside it, from the parsed index notebook."
-    pictures, parts = {}, [NOTE]
-    for number, cell in enumerate(notebook["cells"], 1):
-        parts.append(markdown(text(cell["source"])) if cell["cell_type"] == "markdown"
-                     else code(cell, number, pictures) if cell["cell_type"] == "code" else "")
+    pictures = {}
+    parts = [NOTE, *(markdown(text(cell["source"])) if cell["cell_type"] == "markdown" else code(cell, pictures)
+                     for cell in notebook["cells"] if cell["cell_type"] != "raw")]
     return "\n\n".join(p.strip("\n") for p in parts if p.strip()) + "\n", pictures
 
 

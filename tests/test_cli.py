@@ -102,10 +102,10 @@ BAD = {
     "dtype": (lambda t: ["--dtype", "int3"], "float32, bfloat16, float16"),
     "quantize": (lambda t: ["--quantize", "2bit"], "8bit, 4bit"),
     "quantize here": (lambda t: ["--quantize", "4bit"], "quantize='4bit' needs"),
-    "no keyword": (lambda t: ["--sentiment-data", rows(t/"t.jsonl", [dict(text="A fox ran.", label=i % 2) for i in range(6)])],
+    "no keyword": (lambda t: ["--sentiment-data", rows(t/"t.jsonl", [dict(text="Fox.", label=i % 2) for i in range(6)])],
                    "keyword"),
     "one label": (lambda t: ["--sentiment-data", rows(t/"t.jsonl", [dict(text="A good fox.", label=1)]*6)], "label"),
-    "no column": (lambda t: ["--sentiment-data", rows(t/"t.jsonl", [dict(words="A good fox.")])], "no column text or label"),
+    "no column": (lambda t: ["--sentiment-data", rows(t/"t.jsonl", [dict(words="A fox.")])], "no column text or label"),
     "pair that differs elsewhere": (lambda t: ["--pairs", rows(t/"p.jsonl", [dict(
         male="The nurse lost his keys.", female="The doctor lost her keys.")])], "nurse"),
 }
@@ -122,7 +122,8 @@ def test_bad_input_is_one_sentence(case, tmp_path, one_sentence):
 
 def test_a_process_of_its_own_says_the_same(tmp_path):
     result = attn_lit("run", "--model", "tiny", "--out", "/proc/attn_lit")
-    assert result.returncode == 2 and result.stdout == "" and len(result.stderr.strip().splitlines()) == 1, result.stderr
+    assert result.returncode == 2 and result.stdout == "", result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1, result.stderr
     assert "Cannot write to --out" in result.stderr
 
 

