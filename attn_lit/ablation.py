@@ -26,7 +26,7 @@ from .neurons import BACKENDS, bridged, hooked, recorded
 from .stats import HeadResult
 from .stream import batches
 
-# %% ../nbs/12_ablation.ipynb #c006
+# %% ../nbs/12_ablation.ipynb #c007
 def head_columns(heads: Iterable[int], n_heads: int, width: int) -> Bool[Tensor, "column"]:
     "Which of the `width` columns that enter the output projection belong to `heads`."
     chosen = torch.zeros(n_heads, dtype=torch.bool)
@@ -44,7 +44,7 @@ def check_heads(heads: Iterable[tuple[int, int]], n_layers: int, n_heads: int) -
         by_layer.setdefault(check_range(layer, n_layers, "layer"), []).append(check_range(head, n_heads, "head"))
     return by_layer
 
-# %% ../nbs/12_ablation.ipynb #c008
+# %% ../nbs/12_ablation.ipynb #c009
 @contextmanager
 def ablated(model, # from `load_model`
             heads: Iterable[tuple[int, int]], # (layer, head) pairs to take out
@@ -58,7 +58,7 @@ def ablated(model, # from `load_model`
     def put(i, x): return in_columns(x, columns[layers[i]], fill.get(layers[i], 0.))
     with hooked([parts.out_projs[l] for l in layers], put): yield model
 
-# %% ../nbs/12_ablation.ipynb #c016
+# %% ../nbs/12_ablation.ipynb #c017
 def text_losses(logits: Float[Tensor, "batch pos vocab"], inputs: dict[str, Tensor]) -> Float[np.ndarray, "batch"]:
     "Mean negative log-likelihood of each text's predicted tokens, in nats; padding is left out."
     real = inputs["attention_mask"].bool()
@@ -68,7 +68,7 @@ def text_losses(logits: Float[Tensor, "batch pos vocab"], inputs: dict[str, Tens
     losses = cross_entropy(flat, targets.flatten(), reduction="none").view(targets.shape)
     return (losses.double().sum(-1) / counts.sum(-1)).cpu().numpy()
 
-# %% ../nbs/12_ablation.ipynb #c018
+# %% ../nbs/12_ablation.ipynb #c019
 @dataclass
 class Corpus:
     "Texts, tokenised and put into batches once, to be run many times."
@@ -82,7 +82,7 @@ class Corpus:
         for index, inputs in self.batches: out[index] = text_losses(run(inputs), inputs)
         return out
 
-# %% ../nbs/12_ablation.ipynb #c019
+# %% ../nbs/12_ablation.ipynb #c020
 def prepare(texts: list[str], # the corpus
             tokenizer, # from `load_model`
             model, # from `load_model`
@@ -97,7 +97,7 @@ def prepare(texts: list[str], # the corpus
     dropped = {"one token, nothing to predict": len(texts) - len(encoded)}
     return Corpus(ready, np.array([len(e) - 1 for e in encoded]), {why: n for why, n in dropped.items() if n})
 
-# %% ../nbs/12_ablation.ipynb #c022
+# %% ../nbs/12_ablation.ipynb #c023
 MODES = ("zero", "mean", "resample")
 
 @torch.no_grad()
@@ -120,7 +120,7 @@ def filler(mode: str, bank: dict[int, Float[Tensor, "pos column"]], length: int,
         return {layer: x[donors[place].to(x.device)] for layer, x in bank.items()}
     return fill
 
-# %% ../nbs/12_ablation.ipynb #c023
+# %% ../nbs/12_ablation.ipynb #c024
 def check_reference(mode: str, reference: list[str] | None, texts: list[str]) -> list[str]:
     "The reference texts; raises `InputError` if `mode` needs some and has none, or none that are held out."
     if check_choice(mode, MODES, "mode") == "zero": return []
@@ -129,7 +129,7 @@ def check_reference(mode: str, reference: list[str] | None, texts: list[str]) ->
     if both: raise InputError(f"{len(both)} of the reference texts are also measured: expected others, held out.")
     return reference
 
-# %% ../nbs/12_ablation.ipynb #c026
+# %% ../nbs/12_ablation.ipynb #c027
 def native_run(model, heads: list[tuple[int, int]], fill: Callable) -> Callable: # run(inputs) gives logits
     "The model without these heads."
     def run(inputs):
@@ -144,12 +144,13 @@ def bridge_run(bridge, heads: list[tuple[int, int]], fill: Callable) -> Callable
         new = fill(inputs)
         def put(z, hook, layer): # z: (batch, pos, head, d_head)
             flat = z.flatten(2)
-            return in_columns(flat, head_columns(by_layer[layer], n_heads, flat.shape[-1]), new.get(layer, 0.)).view_as(z)
+            columns = head_columns(by_layer[layer], n_heads, flat.shape[-1])
+            return in_columns(flat, columns, new.get(layer, 0.)).view_as(z)
         hooks = [(f"blocks.{layer}.attn.hook_z", partial(put, layer=layer)) for layer in by_layer]
         with bridge.hooks(fwd_hooks=hooks): return bridge(inputs["input_ids"])
     return run
 
-# %% ../nbs/12_ablation.ipynb #c027
+# %% ../nbs/12_ablation.ipynb #c028
 @dataclass
 class Experiment:
     "A corpus, and how to run the model on it without some heads."
@@ -166,7 +167,7 @@ class Experiment:
         "The mean over texts, each weighted by its number of predicted tokens."
         return np.tensordot(self.corpus.n_tokens / self.corpus.n_tokens.sum(), values, axes=1)
 
-# %% ../nbs/12_ablation.ipynb #c028
+# %% ../nbs/12_ablation.ipynb #c029
 def set_up(texts: list[str], # the corpus
            tokenizer, # from `load_model`
            model, # from `load_model`
@@ -185,7 +186,7 @@ def set_up(texts: list[str], # the corpus
     made = dict(ablation=mode, weights="raw", backend=backend, n_reference=len(reference), seed=seed)
     return Experiment(corpus, run, fill, dict(provenance(tokenizer, model), **made))
 
-# %% ../nbs/12_ablation.ipynb #c034
+# %% ../nbs/12_ablation.ipynb #c035
 @dataclass
 class HeadAblation:
     "The loss with and without one head, in nats per token, for each text and over all of them."
@@ -206,11 +207,11 @@ class HeadAblation:
         return pd.DataFrame(dict(n_tokens=self.n_tokens, clean=self.clean_losses, ablated=self.ablated_losses,
                                  delta=self.ablated_losses - self.clean_losses))
     def _repr_html_(self) -> str:
-        says = (f"Loss without head L{self.layer}H{self.head} ({self.mode}): {self.ablated:.4f} nats per token, with it "
-                f"{self.clean:.4f}: a change of {self.delta:+.4f} over {len(self.n_tokens)} texts.")
+        says = (f"Loss without head L{self.layer}H{self.head} ({self.mode}): {self.ablated:.4f} nats per token, "
+                f"with it {self.clean:.4f}: a change of {self.delta:+.4f} over {len(self.n_tokens)} texts.")
         return f"<p>{says}</p>"
 
-# %% ../nbs/12_ablation.ipynb #c035
+# %% ../nbs/12_ablation.ipynb #c036
 def ablate_head(texts: str | list[str], # one text or several
                 tokenizer, # from `load_model`
                 model, # from `load_model`
@@ -219,7 +220,7 @@ def ablate_head(texts: str | list[str], # one text or several
                 mode: str = "zero", # or "mean", "resample", with a reference
                 reference: list[str] | None = None, # held-out texts for mean and resample
                 **kwargs # seed, batch_tokens, backend: see `set_up`
-                ) -> HeadAblation: # delta: change of the loss in nats per token, positive where the head helped
+                ) -> HeadAblation: # delta: in nats per token, positive where the head helped
     "What one head is worth to the loss; raises `InputError` with the range if there is no such layer or head."
     check_heads([(layer, head)], Parts(model).n_layers, Parts(model).n_heads)
     experiment = set_up([texts] if isinstance(texts, str) else texts, tokenizer, model, mode, reference, **kwargs)
@@ -228,7 +229,7 @@ def ablate_head(texts: str | list[str], # one text or several
     return HeadAblation(layer, head, mode, *means, with_it, without, experiment.corpus.n_tokens,
                         experiment.corpus.dropped, experiment.made)
 
-# %% ../nbs/12_ablation.ipynb #c040
+# %% ../nbs/12_ablation.ipynb #c041
 @dataclass
 class AblationMap(HeadResult):
     "Change of the loss without each head; `scores` are the differences of each text, `effect` weights them by tokens."
@@ -250,5 +251,5 @@ def full_ablation_matrix(texts: list[str], # the corpus; short texts will do
     for layer, head in tqdm(list(np.ndindex(scores.shape[1:])), desc="ablating heads", disable=None, leave=False):
         scores[:, layer, head] = experiment.losses([(layer, head)]) - clean
     name, corpus = f"change of the loss without the head ({mode}), nats per token", experiment.corpus
-    return AblationMap("ablation", experiment.mean(scores), name, signed=True, scores=scores, dropped=corpus.dropped,
-                       provenance=experiment.made, clean=clean, n_tokens=corpus.n_tokens)
+    return AblationMap("ablation", experiment.mean(scores), name, signed=True, scores=scores, clean=clean,
+                       n_tokens=corpus.n_tokens, dropped=corpus.dropped, provenance=experiment.made)

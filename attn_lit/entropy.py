@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['TEXTS', 'statistic_name', 'unit_name', 'check_attention', 'head_entropy', 'entropy_heads']
 
-# %% ../nbs/05_entropy.ipynb #c002
+# %% ../nbs/05_entropy.ipynb #c003
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -14,7 +15,7 @@ from .models import InputError, load_model, provenance
 from .stats import HeadResult, mean_score
 from .stream import STATISTICS, Rows, head_statistics
 
-# %% ../nbs/05_entropy.ipynb #c006
+# %% ../nbs/05_entropy.ipynb #c007
 def statistic_name(normalize: bool, skip_first: bool) -> str:
     "Which of the stream's statistics is meant."
     return "entropy" + "_no_sink"*skip_first + "_normalized"*normalize
@@ -23,14 +24,14 @@ def unit_name(normalize: bool, skip_first: bool) -> str:
     "What the number is, with its unit."
     return ("entropy / log(visible keys)" if normalize else "entropy (nats)") + " without the first token"*skip_first
 
-# %% ../nbs/05_entropy.ipynb #c009
+# %% ../nbs/05_entropy.ipynb #c010
 def check_attention(attn) -> Float[Tensor, "layer head query key"]: # in float32
     "`attn` in float32; raises `InputError` unless it is (layer, head, query, key) with as many queries as keys."
     attn = torch.as_tensor(attn).float()
     if attn.ndim == 4 and attn.shape[2] == attn.shape[3]: return attn
     raise InputError(f"attn has shape {tuple(attn.shape)}: expected (layer, head, query, key), from `get_attentions`.")
 
-# %% ../nbs/05_entropy.ipynb #c010
+# %% ../nbs/05_entropy.ipynb #c011
 def head_entropy(attn: Float[Tensor, "layer head query key"], # from `get_attentions`
                  normalize: bool = False, # divide each row by the log of how many keys it sees
                  skip_first: bool = False, # leave the first token out and renormalise
@@ -41,7 +42,7 @@ def head_entropy(attn: Float[Tensor, "layer head query key"], # from `get_attent
     ids = torch.zeros(1, attn.shape[-1], dtype=torch.long)
     return torch.cat([entropy(Rows(a[None], ids, ids == 0, w)) for a, w in zip(attn, windows or [None]*len(attn))])
 
-# %% ../nbs/05_entropy.ipynb #c024
+# %% ../nbs/05_entropy.ipynb #c025
 TEXTS = [
     "Once upon a time there was a little fox who lived in a wood. Every morning the little fox ran down to the "
     "river to drink, and every evening he ran home again before it was dark.",
@@ -61,7 +62,7 @@ TEXTS = [
     "bench ate an apple, read her book, and did not mind at all.",
 ]
 
-# %% ../nbs/05_entropy.ipynb #c025
+# %% ../nbs/05_entropy.ipynb #c026
 def entropy_heads(texts: list[str], # the corpus
                   tokenizer, # from `load_model`
                   model, # from `load_model`

@@ -9,6 +9,7 @@ __all__ = ['MARKERS', 'PAIRS', 'INSTRUCTIONS', 'PLAIN', 'cut', 'mismatch', 'enco
 # %% ../nbs/08_instruction.ipynb #c003
 import random, re
 from collections import Counter
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Bool
@@ -18,7 +19,7 @@ from .sentiment import all_words, surplus
 from .stats import HeadResult, mean_score
 from .stream import mark_words, word_spans
 
-# %% ../nbs/08_instruction.ipynb #c006
+# %% ../nbs/08_instruction.ipynb #c007
 MARKERS = {
     "imperative": ["describe", "write", "explain", "choose", "translate", "summarize", "summarise", "compare",
                    "list", "name", "answer", "report", "count", "rank", "use", "give", "tell",
@@ -26,7 +27,7 @@ MARKERS = {
     "constraint": ["exactly", "only", "at least", "at most", "no more than", "must", "do not", "don't", "avoid",
                    "without", "always", "never"]}
 
-# %% ../nbs/08_instruction.ipynb #c008
+# %% ../nbs/08_instruction.ipynb #c009
 PAIRS = (
     ("Now describe the old house by the river.", "We describe the old house by the river."),
     ("First write a short story about a brave dog.", "Few write a short story about a brave dog."),
@@ -43,7 +44,7 @@ PAIRS = (
     ("Now tell him exactly what the captain said.", "We tell him exactly what the captain said."),
     ("Now avoid the old road through the wood.", "We avoid the old road through the wood."))
 
-# %% ../nbs/08_instruction.ipynb #c009
+# %% ../nbs/08_instruction.ipynb #c010
 PAIRS += (
     ("Then list three birds that live near the sea.", "My list of the birds lay on the old table."),
     ("Then name two animals that cannot fly.", "My name was all that the old man knew."),
@@ -57,13 +58,13 @@ PAIRS += (
     ("So only take the red ones from the tall tree.", "So only ten red ones hung from the tall tree."))
 INSTRUCTIONS, PLAIN = map(list, zip(*PAIRS))
 
-# %% ../nbs/08_instruction.ipynb #c013
+# %% ../nbs/08_instruction.ipynb #c014
 def cut(encoded: Encoded, n: int) -> Encoded:
     "The first `n` tokens."
     return Encoded(encoded.text, encoded.ids[:n], encoded.tokens[:n], encoded.offsets[:n])
 
-def mismatch(pair: tuple[Encoded, Encoded], # an instruction and its plain sentence, of one length
-             marks: tuple[Bool[np.ndarray, "pos"], Bool[np.ndarray, "pos"]], # their marker tokens
+def mismatch(pair: list[Encoded], # an instruction and its plain sentence, of one length
+             marks: list[Bool[np.ndarray, "pos"]], # their marker tokens
              max_offset: int # by how many tokens a marker may be away from its counterpart
              ) -> str | None: # None if they are matched
     "Why a pair is not matched."
@@ -73,8 +74,8 @@ def mismatch(pair: tuple[Encoded, Encoded], # an instruction and its plain sente
     if any(pair[0].ids[i] != pair[1].ids[j] for i, j in zip(*places)): return "other marker tokens"
     return "marker at another place" if np.abs(places[0] - places[1]).max() > max_offset else None
 
-# %% ../nbs/08_instruction.ipynb #c016
-def encode_pairs(tokenizer, model, instructions: list[str], plain: list[str]) -> list[list[Encoded]]:
+# %% ../nbs/08_instruction.ipynb #c017
+def encode_pairs(tokenizer, model, instructions: Sequence[str], plain: Sequence[str]) -> list[list[Encoded]]:
     "Both members of each pair, cut to the shorter one's length; raises `InputError` unless they are two equal lists."
     if str in (type(instructions), type(plain)) or len(instructions) != len(plain) or not len(plain):
         raise InputError(f"There are {len(instructions)} instructions and {len(plain)} plain texts: "
@@ -82,9 +83,9 @@ def encode_pairs(tokenizer, model, instructions: list[str], plain: list[str]) ->
     pairs = [[encode(t, tokenizer, model) for t in pair] for pair in zip(instructions, plain)]
     return [[cut(e, min(map(len, pair))) for e in pair] for pair in pairs]
 
-# %% ../nbs/08_instruction.ipynb #c018
+# %% ../nbs/08_instruction.ipynb #c019
 def matched(pairs: list[list[Encoded]], # from `encode_pairs`
-            marks: list[list[Bool[np.ndarray, "pos"]]], # both members' marker tokens
+            marks: list[list[Bool[np.ndarray, "_"]]], # both members' marker tokens
             max_offset: int # by how many tokens a marker may be away from its counterpart
             ) -> tuple[list[int], dict[str, int]]: # numbers of the pairs, and reason → how many were dropped
     "The pairs that are matched; raises `InputError` if none is."
@@ -95,11 +96,11 @@ def matched(pairs: list[list[Encoded]], # from `encode_pairs`
     raise InputError(f"None of the {len(pairs)} pairs is matched ({counts}): expected in both members the same marker "
                      "in the same place.")
 
-# %% ../nbs/08_instruction.ipynb #c021
+# %% ../nbs/08_instruction.ipynb #c022
 def head_scores(tokenizer, # from `load_model`
                 model, # from `load_model`
-                instructions: list[str] = INSTRUCTIONS, # prompts with imperative markers
-                plain: list[str] = PLAIN, # for each the sentence with the same markers, in the same place, as no order
+                instructions: Sequence[str] = INSTRUCTIONS, # prompts with imperative markers
+                plain: Sequence[str] = PLAIN, # for each the same markers in the same place, as no order
                 markers: dict | list = MARKERS, # words, or named lists of words
                 max_offset: int = 0 # by how many tokens a marker may be away from its counterpart
                 ) -> HeadResult: # effect: share of a query's attention, −1 to 1; scores: (pair, layer, head)
@@ -114,7 +115,7 @@ def head_scores(tokenizer, # from `load_model`
     return HeadResult("instruction", mean_score(scores), "attention on markers, instruction − plain", signed=True,
                       scores=scores, dropped=dropped, provenance=provenance(tokenizer, model))
 
-# %% ../nbs/08_instruction.ipynb #c038
+# %% ../nbs/08_instruction.ipynb #c039
 def shuffle_words(text: str, # a prompt
                   markers: dict | list = MARKERS, # words that stay where they are
                   seed: int = 0 # of the shuffle
@@ -127,7 +128,7 @@ def shuffle_words(text: str, # a prompt
 
 def shuffled_scores(tokenizer, # from `load_model`
                     model, # from `load_model`
-                    instructions: list[str] = INSTRUCTIONS, # prompts with imperative markers
+                    instructions: Sequence[str] = INSTRUCTIONS, # prompts with imperative markers
                     markers: dict | list = MARKERS, # words, or named lists of words
                     max_offset: int = 0, # by how many tokens a marker may be away from its counterpart
                     seed: int = 0 # of the shuffle
@@ -136,7 +137,7 @@ def shuffled_scores(tokenizer, # from `load_model`
     shuffled = [shuffle_words(text, markers, seed + i) for i, text in enumerate(instructions)]
     return head_scores(tokenizer, model, instructions, shuffled, markers, max_offset)
 
-# %% ../nbs/08_instruction.ipynb #c043
+# %% ../nbs/08_instruction.ipynb #c044
 def chat_text(tokenizer, # from `load_model`
               messages: str | list[dict] # what a user says, or messages with "role" and "content"
               ) -> str: # what the model is to read, special tokens included

@@ -7,7 +7,7 @@ __all__ = ['standing_in', 'logits_at', 'residual_states', 'state_logits', 'nativ
            'summed_up', 'check_positions', 'check_tail', 'read_states', 'logit_lens', 'lens_frame', 'lens_html',
            'plot_lens']
 
-# %% ../nbs/11_lens.ipynb #c002
+# %% ../nbs/11_lens.ipynb #c003
 import inspect
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -25,7 +25,7 @@ from attn_lit.models import (
 )
 from .neurons import BACKENDS, bridged, in_place_of, recorded
 
-# %% ../nbs/11_lens.ipynb #c005
+# %% ../nbs/11_lens.ipynb #c007
 @contextmanager
 def standing_in(modules: Iterable[nn.Module], # numbered in this order
                 stand_in: Callable # stand_in(i, run) gives module i's output; run() computes the real one
@@ -42,7 +42,7 @@ def standing_in(modules: Iterable[nn.Module], # numbered in this order
             vars(m).pop("forward", None)
             if forward is not None: m.forward = forward
 
-# %% ../nbs/11_lens.ipynb #c010
+# %% ../nbs/11_lens.ipynb #c012
 def logits_at(model, inputs: dict, positions: list[int]) -> Float[Tensor, "pos vocab"]:
     "The model's logits at some positions of its first text, in float32; others are computed only if need be."
     if "logits_to_keep" in inspect.signature(model.forward).parameters:
@@ -58,7 +58,7 @@ def residual_states(model, inputs: dict, positions: list[int]): # (states, the l
     after = [out if isinstance(out, Tensor) else out[0] for out in whole.values()]
     return [first[0], *after], whole[len(blocks) - 1], logits
 
-# %% ../nbs/11_lens.ipynb #c013
+# %% ../nbs/11_lens.ipynb #c015
 def state_logits(model, inputs: dict, state: Float[Tensor, "batch pos d_model"], like, positions: list[int]
                  ) -> Float[Tensor, "pos vocab"]:
     "What the model's own end makes of `state`, handed on in the form that `like`, a block's output, has."
@@ -73,7 +73,7 @@ def native_states(encoded: Encoded, tokenizer, model, positions: list[int]) -> I
     yield logits
     for state in states: yield state_logits(model, inputs, state, like, positions)
 
-# %% ../nbs/11_lens.ipynb #c015
+# %% ../nbs/11_lens.ipynb #c017
 @torch.no_grad()
 def bridge_states(encoded: Encoded, bridge, positions: list[int]) -> Iterator[Float[Tensor, "pos vocab"]]:
     "What `native_states` gives, from TransformerLens's `logit_lens`."
@@ -82,7 +82,7 @@ def bridge_states(encoded: Encoded, bridge, positions: list[int]) -> Iterator[Fl
     yield bridge(ids)[0, positions].float()
     yield from their_lens(bridge, ids, positions=positions).readout.values[:, 0].float()
 
-# %% ../nbs/11_lens.ipynb #c025
+# %% ../nbs/11_lens.ipynb #c027
 def state_names(n_layers: int) -> list[str]:
     "What to call the states of the residual stream: before the first block, and after each."
     return ["embed", *(f"L{i}" for i in range(n_layers))]
@@ -111,7 +111,7 @@ class Lens:
     def plot(self, colour: str = "probability", ax=None): return plot_lens(self, colour, ax)
     def _repr_html_(self) -> str: return lens_html(self)
 
-# %% ../nbs/11_lens.ipynb #c026
+# %% ../nbs/11_lens.ipynb #c028
 def summed_up(logits: Float[Tensor, "pos vocab"], final: Float[Tensor, "pos vocab"], # `final`: log-probabilities
               following: Int[Tensor, "pos"], # the text's next token; −1 where there is none
               k: int) -> dict[str, Tensor]:
@@ -123,7 +123,7 @@ def summed_up(logits: Float[Tensor, "pos vocab"], final: Float[Tensor, "pos voca
     return dict(top_ids=top.indices, top_probs=top.values.exp(), kl=(final.exp()*(final - here)).sum(-1).clamp(min=0),
                 next_prob=after[:, 0].exp().masked_fill(none, torch.nan), next_rank=rank.masked_fill(none, torch.nan))
 
-# %% ../nbs/11_lens.ipynb #c028
+# %% ../nbs/11_lens.ipynb #c030
 def check_positions(positions: Iterable[int] | None, n: int) -> list[int]:
     "`positions`, or all of them; raises `InputError` if one is not a token of the text, or none is asked for."
     positions = list(range(n)) if positions is None else [int(p) for p in positions]
@@ -138,7 +138,7 @@ def check_tail(last: Float[Tensor, "pos vocab"], own: Float[Tensor, "pos vocab"]
     raise InputError(f"The logit lens cannot read {type(model).__name__}: after the last layer it does not give "
                      "the model's own logits; expected a model whose logits follow from its last block.")
 
-# %% ../nbs/11_lens.ipynb #c030
+# %% ../nbs/11_lens.ipynb #c032
 def read_states(states: Iterator[Float[Tensor, "pos vocab"]], # the model's own logits first
                 following: Int[Tensor, "pos"], # the text's next token; −1 where there is none
                 k: int, keep_logits: bool, model) -> dict: # the arrays of `Lens`
@@ -152,7 +152,7 @@ def read_states(states: Iterator[Float[Tensor, "pos vocab"]], # the model's own 
     arrays = {name: torch.stack([one[name] for one in kept]).cpu().numpy() for name in kept[0]}
     return dict(arrays, logits=torch.stack(whole).numpy() if keep_logits else None)
 
-# %% ../nbs/11_lens.ipynb #c031
+# %% ../nbs/11_lens.ipynb #c033
 @torch.no_grad()
 def logit_lens(text: str, # one text, at most as long as the model's context
                tokenizer, # from `load_model`
@@ -175,7 +175,7 @@ def logit_lens(text: str, # one text, at most as long as the model's context
     made = dict(provenance(tokenizer, model), backend=backend)
     return Lens(encoded.tokens, positions, top_tokens=words, provenance=made, **arrays)
 
-# %% ../nbs/11_lens.ipynb #c032
+# %% ../nbs/11_lens.ipynb #c034
 def lens_frame(lens: Lens) -> pd.DataFrame:
     "One row for each state and position: the likeliest token, the text's next token with its rank, and the divergence."
     following = [*lens.tokens[1:], None]

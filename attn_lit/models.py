@@ -6,14 +6,14 @@
 __all__ = ['DTYPES', 'TINY', 'ATTENTION', 'OUT_PROJ', 'DOWN_PROJ', 'FINAL_NORM', 'FAMILIES', 'InputError', 'check_choice',
            'check_range', 'pick_device', 'pick_dtype', 'model_source', 'causes', 'loading_error', 'check_causal',
            'quantization', 'with_pad_token', 'quiet_loading', 'load_tokenizer', 'load_model', 'in_features',
-           'last_named', 'Sizes', 'Parts', 'random_model', 'Encoded', 'token_strings', 'encode', 'pad_batch',
+           'last_named', 'Sizes', 'Parts', 'random_model', 'Encoded', 'token_strings', 'encode', 'pad_batch', 'hashed',
            'sha256_of', 'provenance']
 
 # %% ../nbs/00_models.ipynb #c003
 import hashlib, importlib.util, inspect, platform
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from importlib import metadata, resources
 from pathlib import Path
 
@@ -334,12 +334,17 @@ def pad_batch(encoded: list[Encoded], # texts of any length
     return inputs
 
 # %% ../nbs/00_models.ipynb #c071
-def sha256_of(path: Path) -> str:
-    "SHA-256 of a file, read in pieces."
+@cache
+def hashed(path: Path, size: int, changed: int) -> str:
+    "SHA-256 of a file, read in pieces, once for as long as its size and time of change stay."
     digest = hashlib.sha256()
     with open(path, "rb") as f:
         while piece := f.read(1 << 20): digest.update(piece)
     return digest.hexdigest()
+
+def sha256_of(path: Path) -> str:
+    "SHA-256 of a file."
+    return hashed(path, path.stat().st_size, path.stat().st_mtime_ns)
 
 # %% ../nbs/00_models.ipynb #c072
 def provenance(tokenizer, model) -> dict: # JSON-ready: model, weights, tokenizer, dtype, device, versions

@@ -8,7 +8,7 @@ __all__ = ['KINDS', 'GATE', 'ACTIVATION', 'BACKENDS', 'BRIDGE_HOOKS', 'QUANTILES
            'bridge_activations', 'get_ffn_activations', 'check_k', 'ranked', 'top_of_layer', 'top_active_neurons',
            'NeuronSummary', 'in_context', 'quantile_places', 'neuron_summary', 'top_k_agreement']
 
-# %% ../nbs/10_neurons.ipynb #c002
+# %% ../nbs/10_neurons.ipynb #c003
 import importlib.util
 from collections.abc import Callable, Iterable
 from contextlib import contextmanager
@@ -26,7 +26,7 @@ from attn_lit.models import (
     Encoded, InputError, Parts, check_choice, check_range, encode, load_model, pad_batch, provenance,
 )
 
-# %% ../nbs/10_neurons.ipynb #c005
+# %% ../nbs/10_neurons.ipynb #c007
 def in_place_of(old, new: Tensor | None):
     "What a hook hands back to torch: `new` where the tensor of `old` was, or None for no change."
     return new if new is None or isinstance(old, Tensor) else (new, *old[1:])
@@ -37,7 +37,7 @@ def watch(module: nn.Module, hook: Callable, output: bool):
     def after(module, args, out): return in_place_of(out, hook(out if isinstance(out, Tensor) else out[0]))
     return module.register_forward_hook(after) if output else module.register_forward_pre_hook(before)
 
-# %% ../nbs/10_neurons.ipynb #c006
+# %% ../nbs/10_neurons.ipynb #c008
 @contextmanager
 def hooked(modules: Iterable[nn.Module], # numbered in this order
            hook: Callable, # hook(i, x) sees what enters module i; what it returns, unless None, enters in its place
@@ -51,7 +51,7 @@ def hooked(modules: Iterable[nn.Module], # numbered in this order
     finally:
         for handle in handles: handle.remove()
 
-# %% ../nbs/10_neurons.ipynb #c007
+# %% ../nbs/10_neurons.ipynb #c009
 @contextmanager
 def recorded(modules: Iterable[nn.Module], # numbered in this order
              output: bool = False # what leaves the modules, not what enters them
@@ -61,7 +61,7 @@ def recorded(modules: Iterable[nn.Module], # numbered in this order
     def keep(i, x): seen[i] = x.detach()
     with hooked(modules, keep, output): yield seen
 
-# %% ../nbs/10_neurons.ipynb #c012
+# %% ../nbs/10_neurons.ipynb #c014
 KINDS = ("product", "activation", "gate")
 GATE, ACTIVATION = ("gate_proj",), ("act_fn", "act", "activation_fn")
 
@@ -76,7 +76,7 @@ def part_named(module: nn.Module, names: tuple[str, ...]) -> nn.Module:
     "The first child of `module` with one of these names."
     return next(getattr(module, name) for name in names if hasattr(module, name))
 
-# %% ../nbs/10_neurons.ipynb #c013
+# %% ../nbs/10_neurons.ipynb #c015
 def recording(model, kind: str = "product"): # a context manager that gives {layer: (batch, pos, neuron)}
     "Records neurons while the model runs: what enters the down projections, or what the gates give."
     check_choice(kind, KINDS, "kind")
@@ -84,7 +84,7 @@ def recording(model, kind: str = "product"): # a context manager that gives {lay
     if kind == "product": return recorded(parts.down_projs)
     return recorded([part_named(m, GATE if kind == "gate" else ACTIVATION) for m in gated_mlps(parts)], output=True)
 
-# %% ../nbs/10_neurons.ipynb #c016
+# %% ../nbs/10_neurons.ipynb #c018
 BACKENDS = ("native", "transformer_lens")
 
 def bridged(tokenizer, model):
@@ -93,14 +93,14 @@ def bridged(tokenizer, model):
         raise InputError("backend='transformer_lens' needs TransformerLens 4, which is not installed: "
                          "pip install 'attn-lit[lens]'.")
     from transformer_lens.model_bridge import TransformerBridge
-    name = str(model.config._name_or_path) or model.config.model_type
+    name = str(model.config._name_or_path) or type(model).__name__
     try: return TransformerBridge.boot_transformers(name, hf_model=deepcopy(model), tokenizer=deepcopy(tokenizer),
                                                     device=model.device, dtype=model.dtype)
     except (ValueError, KeyError, AttributeError) as e:
         raise InputError(f"TransformerLens cannot take {type(model).__name__}: {' '.join(str(e).split())[:200]}; "
                          "use backend='native'.") from e
 
-# %% ../nbs/10_neurons.ipynb #c020
+# %% ../nbs/10_neurons.ipynb #c022
 @dataclass
 class Activations:
     "The FFN neurons of one text: each token's activations, of the kind that is named."
@@ -117,7 +117,7 @@ class Activations:
         says = f"{self.kind} of {neurons} FFN neurons in each of {layers} layers at {n} tokens; the 3 most active:"
         return f"<p>{says}</p>" + self.to_frame(3).to_html(index=False, float_format="{:.3g}".format)
 
-# %% ../nbs/10_neurons.ipynb #c021
+# %% ../nbs/10_neurons.ipynb #c023
 def stacked(seen: dict[int, Tensor], n: int) -> Float[np.ndarray, "layer pos neuron"]:
     "What was recorded of one text of `n` tokens, as one float32 array."
     return np.stack([seen[i].reshape(n, -1).float().cpu().numpy() for i in sorted(seen)])
@@ -129,7 +129,7 @@ def native_activations(encoded: Encoded, tokenizer, model, kind: str = "product"
     with recording(model, kind) as seen: model(**pad_batch([encoded], tokenizer, model), use_cache=False)
     return stacked(seen, len(encoded))
 
-# %% ../nbs/10_neurons.ipynb #c022
+# %% ../nbs/10_neurons.ipynb #c024
 BRIDGE_HOOKS = dict(product="mlp.hook_post", gate="mlp.hook_pre")
 
 @torch.no_grad()
@@ -140,7 +140,7 @@ def bridge_activations(encoded: Encoded, bridge, kind: str = "product") -> Float
     _, cache = bridge.run_with_cache(torch.tensor([encoded.ids], device=bridge.cfg.device), names_filter=names)
     return stacked({i: cache[name] for i, name in enumerate(names)}, len(encoded))
 
-# %% ../nbs/10_neurons.ipynb #c023
+# %% ../nbs/10_neurons.ipynb #c025
 def get_ffn_activations(text: str, # one text, at most as long as the model's context
                         tokenizer, # from `load_model`
                         model, # from `load_model`
@@ -155,7 +155,7 @@ def get_ffn_activations(text: str, # one text, at most as long as the model's co
     else: acts = bridge_activations(encoded, bridged(tokenizer, model), kind)
     return Activations(encoded.tokens, acts, kind, dict(provenance(tokenizer, model), backend=backend, kind=kind))
 
-# %% ../nbs/10_neurons.ipynb #c038
+# %% ../nbs/10_neurons.ipynb #c040
 def check_k(k: int, n: int) -> int:
     "`k` if a layer of `n` neurons has that many; raises `InputError` otherwise."
     if isinstance(k, int) and 1 <= k <= n: return k
@@ -176,7 +176,7 @@ def top_of_layer(acts: Float[np.ndarray, "pos neuron"], tokens: list[str], k: in
                          mean=float(size[:, neuron].mean()), quantile=float(quantile)))
     return rows
 
-# %% ../nbs/10_neurons.ipynb #c039
+# %% ../nbs/10_neurons.ipynb #c041
 def top_active_neurons(acts: Activations, # from `get_ffn_activations`
                        k: int = 10, # how many a layer
                        by: str = "max", # rank by the "max" or the "mean" of |activation| over tokens
@@ -191,7 +191,7 @@ def top_active_neurons(acts: Activations, # from `get_ffn_activations`
     frame = pd.DataFrame(rows)
     return frame.assign(pos=frame.pos + int(skip_first))
 
-# %% ../nbs/10_neurons.ipynb #c045
+# %% ../nbs/10_neurons.ipynb #c047
 QUANTILES = (.5, .9, .99, 1.)
 
 @dataclass
@@ -210,7 +210,7 @@ class NeuronSummary:
         context = [self.contexts[place] for place in self.where[at]]
         return pd.DataFrame(dict(quantile=self.quantiles, value=self.values[at], context=context))
 
-# %% ../nbs/10_neurons.ipynb #c046
+# %% ../nbs/10_neurons.ipynb #c048
 def in_context(tokens: list[str], pos: int, around: int = 4) -> str:
     "The token at `pos` in brackets, with up to `around` tokens before and after it."
     before, after = tokens[max(0, pos - around):pos], tokens[pos + 1:pos + 1 + around]
@@ -222,7 +222,7 @@ def quantile_places(acts: Float[np.ndarray, "layer pos neuron"], quantiles: Iter
     order = np.argsort(np.abs(acts), axis=1, kind="stable")
     return np.stack([order[:, max(0, int(np.ceil(q*acts.shape[1])) - 1)] for q in quantiles])
 
-# %% ../nbs/10_neurons.ipynb #c048
+# %% ../nbs/10_neurons.ipynb #c050
 def neuron_summary(texts: list[str], # the corpus
                    tokenizer, # from `load_model`
                    model, # from `load_model`
@@ -242,7 +242,7 @@ def neuron_summary(texts: list[str], # the corpus
     made = dict(provenance(tokenizer, model), kind=kind, n_texts=len(texts))
     return NeuronSummary(np.abs(acts).mean(1), values, where, contexts, tuple(quantiles), made)
 
-# %% ../nbs/10_neurons.ipynb #c054
+# %% ../nbs/10_neurons.ipynb #c056
 def top_k_agreement(a: NeuronSummary, # of one corpus
                     b: NeuronSummary, # of another, with the same model
                     k: int = 10 # how many neurons of each layer

@@ -53,7 +53,7 @@ def fitting(sequences: list[Encoded], model) -> list[Encoded]:
     raise InputError(f"A sequence is {longest} tokens long, and the model's context is {limit}: use a shorter period.")
 
 # %% ../nbs/09_patterns.ipynb #c016
-PATTERNS = dict(previous="attention to the previous token", duplicate="attention to the same token's earlier occurrence",
+PATTERNS = dict(previous="attention to the previous token", duplicate="attention to the token's earlier occurrence",
                 induction="attention to the token after the earlier occurrence", sink="attention to the first token")
 
 def pattern_scores(tokenizer, # from `load_model`
@@ -63,11 +63,11 @@ def pattern_scores(tokenizer, # from `load_model`
                    seed: int = 0, # of the random tokens
                    batch_tokens: int = 4096 # tokens in a batch
                    ) -> dict[str, HeadResult]: # one for each of `PATTERNS`; scores: each sequence's
-    "How far each head has each pattern on repeated random tokens, 0 … 1. Raises `InputError` for a bad `period` or `n`."
+    "How far each head has each pattern on repeated random tokens, 0 … 1. Raises `InputError` if they cannot be."
     sequences, source = fitting(repeated(tokenizer, n, period, seed), model), provenance(tokenizer, model)
     found = head_statistics(sequences, tokenizer, model, tuple(PATTERNS), batch_tokens=batch_tokens)
-    return {name: HeadResult(name, mean_score(scores), PATTERNS[name], signed=False, scores=scores, provenance=source)
-            for name, scores in found.items()}
+    return {name: HeadResult(name, mean_score(found[name]), what, signed=False, scores=found[name], provenance=source)
+            for name, what in PATTERNS.items()}
 
 # %% ../nbs/09_patterns.ipynb #c025
 @torch.no_grad()
@@ -77,8 +77,8 @@ def repeat_losses(tokenizer, # from `load_model`
                   period: int = 50, # tokens in a copy
                   seed: int = 0, # of the random tokens
                   batch_tokens: int = 1024 # tokens in a batch
-                  ) -> Float[np.ndarray, "item pos"]: # pos 0 is the second random token, pos 2 × period − 2 the last
-    "Loss of every token of repeated random sequences but the first, in nats. Raises `InputError` for a bad `period` or `n`."
+                  ) -> Float[np.ndarray, "item pos"]: # from the second random token to the last
+    "Loss of every token but the first of repeated random sequences, in nats. Raises `InputError` if they cannot be."
     sequences, out = fitting(repeated(tokenizer, n, period, seed), model), np.empty((n, 2*period - 1))
     for index in batches([len(s) for s in sequences], batch_tokens):
         inputs = pad_batch([sequences[i] for i in index], tokenizer, model)

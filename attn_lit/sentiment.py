@@ -36,7 +36,7 @@ def after_first(marks: Bool[np.ndarray, "pos"]) -> Bool[np.ndarray, "pos"]:
 
 # %% ../nbs/06_sentiment.ipynb #c013
 def surplus(texts: list[str | Encoded], # the corpus
-            marks: list[Bool[np.ndarray, "pos"]], # the keys that are meant, one array a text
+            marks: list[Bool[np.ndarray, "_"]], # the keys that are meant, one array a text
             tokenizer, # from `load_model`
             model # from `load_model`
             ) -> Float[np.ndarray, "text layer head"]: # NaN for a text without marks
@@ -63,7 +63,7 @@ def check_usable(labels: Float[np.ndarray, "text"], have: Bool[np.ndarray, "text
     raise InputError(f"All texts with a {what} have the label {labels[have][0]:g}: expected both.")
 
 # %% ../nbs/06_sentiment.ipynb #c022
-def covariates(marks: list[Bool[np.ndarray, "pos"]]) -> Float[np.ndarray, "text covariate"]:
+def covariates(marks: list[Bool[np.ndarray, "_"]]) -> Float[np.ndarray, "text covariate"]:
     "What is partialled out: the log of each text's length and its number of marks, in tokens."
     return np.array([[np.log(len(m)), m.sum()] for m in marks]).reshape(-1, 2)
 
@@ -72,7 +72,7 @@ def correlate(analysis: str, # "sentiment" …
               what: str, # what is marked: "keyword" …
               texts: list[str | Encoded], # the corpus
               labels: list, # one number a text
-              marks: list[Bool[np.ndarray, "pos"]], # the keys that are meant, one array a text
+              marks: list[Bool[np.ndarray, "_"]], # the keys that are meant, one array a text
               tokenizer, # from `load_model`
               model # from `load_model`
               ) -> HeadResult: # scores: attention per marked token beyond chance, (text, layer, head)

@@ -60,17 +60,17 @@ MAPS = ("effect", "n_used", "low", "high", "p", "q", "p_max_t") # columns of the
 class HeadResult:
     "An effect for every head, the scores behind it, how many items it rests on; intervals and p-values may be missing."
     analysis: str # "sentiment", "bias" …
-    effect: Float[np.ndarray, "layer head"]
+    effect: Float[np.ndarray, "layer head"] = field(repr=False)
     effect_name: str # what the number is, with its unit
     signed: bool # whether 0 is a middle (True) or an end (False)
-    scores: Float[np.ndarray, "item layer head"] | None = None
+    scores: Float[np.ndarray, "item layer head"] | None = field(default=None, repr=False)
     dropped: dict[str, int] = field(default_factory=dict) # reason → how many items
-    low: Float[np.ndarray, "layer head"] | None = None
-    high: Float[np.ndarray, "layer head"] | None = None
-    p: Float[np.ndarray, "layer head"] | None = None
-    q: Float[np.ndarray, "layer head"] | None = None
-    p_max_t: Float[np.ndarray, "layer head"] | None = None
-    provenance: dict = field(default_factory=dict)
+    low: Float[np.ndarray, "layer head"] | None = field(default=None, repr=False)
+    high: Float[np.ndarray, "layer head"] | None = field(default=None, repr=False)
+    p: Float[np.ndarray, "layer head"] | None = field(default=None, repr=False)
+    q: Float[np.ndarray, "layer head"] | None = field(default=None, repr=False)
+    p_max_t: Float[np.ndarray, "layer head"] | None = field(default=None, repr=False)
+    provenance: dict = field(default_factory=dict, repr=False)
 
     @property
     def n_used(self) -> np.ndarray | None:

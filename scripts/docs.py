@@ -16,6 +16,9 @@ LINK = re.compile(r"(?<!!)\[[^\]]*\]\(\s*<?([^)\s>]+)")
 HREF = re.compile(r"<a\s[^>]*?href=[\"']([^\"']+)", flags=re.I)
 IMAGE = re.compile(r"!\[([^\]]*)\]\(([^)\s]+)")
 IMG = re.compile(r"<img\b[^>]*>", flags=re.I)
+# What Quarto adds to a page with any HTML output, from other hosts, and nothing here needs.
+FOREIGN = re.compile(r"<script src=\"https://cdn\.jsdelivr\.net/npm/(?:requirejs|jquery)@[^>]*></script>\n?"
+                     r"|<script type=\"application/javascript\">define\('jquery'[^<]*</script>\n?")
 CODE = re.compile(r"```.*?```|`[^`\n]*`", flags=re.S)
 
 
@@ -24,7 +27,18 @@ def stage():
     from nbdev.quarto import refresh_quarto_yml
     from nbdev.serve import proc_nbs
     refresh_quarto_yml()
-    return proc_nbs(force=True, n_workers=2)
+    staged = proc_nbs(force=True, n_workers=2)
+    for page in Path(staged).glob("*.ipynb"): still(page)
+    return staged
+
+
+def still(page):
+    "Widgets need a kernel, which a site has not: where an output has a picture as well, the picture stays."
+    notebook = load(page)
+    for cell in notebook["cells"]:
+        for output in cell.get("outputs", []):
+            if "image/png" in output.get("data", {}): output["data"].pop("application/vnd.jupyter.widget-view+json", None)
+    page.write_text(json.dumps(notebook), encoding="utf-8")
 
 
 def load(path): return json.loads(path.read_text(encoding="utf-8"))
@@ -142,6 +156,8 @@ def render(staged):
         return print("quarto is not installed, so nothing is rendered; checked without it: the YAML files, the "
                      "sidebar, titles, links and headings, images' alt text, cells that end in an error")
     subprocess.run(["quarto", "render", "--no-cache"], cwd=staged, check=True)
+    for page in (staged/"_docs").glob("*.html"):
+        page.write_text(FOREIGN.sub("", page.read_text(encoding="utf-8")), encoding="utf-8")
     shutil.rmtree(ROOT/"_docs", ignore_errors=True)
     shutil.move(staged/"_docs", ROOT/"_docs")
     print("rendered to _docs/")

@@ -171,8 +171,8 @@ def test_heads_by_mouse_and_by_keys(watched, tmp_path):
 
 def test_narrow_and_wide_windows(watched, tmp_path):
     watched.open(save_viewer(tmp_path/"size.html", a_viewer()), viewers=1)
-    for width in (400, 1400):
-        watched.page.set_viewport_size(dict(width=width, height=700))
+    for width, height in ((400, 700), (1400, 700), (1000, 800), (1000, 3000)):
+        watched.page.set_viewport_size(dict(width=width, height=height))
         watched.page.wait_for_timeout(400)
         watched.drawn(1)
         box = watched.page.locator("canvas").last.bounding_box()

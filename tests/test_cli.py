@@ -102,8 +102,8 @@ BAD = {
     "dtype": (lambda t: ["--dtype", "int3"], "float32, bfloat16, float16"),
     "quantize": (lambda t: ["--quantize", "2bit"], "8bit, 4bit"),
     "quantize here": (lambda t: ["--quantize", "4bit"], "quantize='4bit' needs"),
-    "no keyword": (lambda t: ["--sentiment-data", rows(t/"t.jsonl", [dict(text="Fox.", label=i % 2) for i in range(6)])],
-                   "keyword"),
+    "no keyword": (lambda t: ["--sentiment-data",
+                              rows(t/"t.jsonl", [dict(text="A fox.", label=i % 2) for i in range(6)])], "keyword"),
     "one label": (lambda t: ["--sentiment-data", rows(t/"t.jsonl", [dict(text="A good fox.", label=1)]*6)], "label"),
     "no column": (lambda t: ["--sentiment-data", rows(t/"t.jsonl", [dict(words="A fox.")])], "no column text or label"),
     "pair that differs elsewhere": (lambda t: ["--pairs", rows(t/"p.jsonl", [dict(
