@@ -259,30 +259,33 @@ class Explorer(widgets.VBox):
                                       description="Head", **number)
         self.shown = widgets.HTML()
         super().__init__([self.text, self.button, self.layer, self.head, self.shown])
-        for part, act in ((self.text, self.read), (self.layer, self.draw), (self.head, self.draw)):
-            part.observe(lambda change, act=act: act(), "value")
+        self.text.observe(lambda change: self.read(), "value")
         self.button.on_click(lambda button: self.read())
+        for slider in (self.layer, self.head): slider.observe(lambda change: self.attempt(self.draw), "value")
         self.read()
 
     def say(self, text: str, role: str) -> None:
         "Show a sentence and no picture."
         self.png, self.shown.value = None, message(text, role)
 
-    def read(self) -> None:
-        "Read the text anew, then draw; a bad text is told in place."
-        if self.read_text == self.text.value: return
-        self.say("Reading …", "status")
-        self.read_text = self.text.value
-        self.attempt(lambda: get_attentions(self.read_text, self.tokenizer, self.model))
-
-    def attempt(self, get) -> None:
-        "Get tokens and patterns and draw them, or tell what went wrong; after an unforeseen error Read tries again."
-        self.patterns = None
-        try: self.patterns = get()
-        except InputError as error: return self.say(str(error), "alert")
+    def attempt(self, act) -> None:
+        "Do something that ends in a picture, or tell what went wrong; after an unforeseen error Read tries again."
+        try: act()
+        except InputError as error: self.say(str(error), "alert")
         except Exception as error:
             self.read_text = None
-            return self.say(f"This text could not be read: {type(error).__name__}: {error}", "alert")
+            self.say(f"This text could not be shown: {type(error).__name__}: {error}", "alert")
+
+    def read(self) -> None:
+        "Read the text, if it is another one than before, and draw."
+        if self.read_text == self.text.value: return
+        self.say("Reading …", "status")
+        self.read_text, self.patterns = self.text.value, None
+        self.attempt(self.load)
+
+    def load(self) -> None:
+        "Tokens and patterns of the text, and the picture."
+        self.patterns = get_attentions(self.read_text, self.tokenizer, self.model)
         self.draw()
 
     def draw(self) -> None:
