@@ -58,7 +58,7 @@ readme: $(VENV)/.dev ## README.md from nbs/index.ipynb
 	@$(bin)/python scripts/readme.py
 
 export: $(VENV)/.dev ## notebooks to modules, notebooks cleaned
-	@$(bin)/nbdev_export && $(bin)/nbdev_clean && echo "attn_lit/ written from nbs/"
+	@$(bin)/nbdev_export && $(bin)/nbdev_clean && $(bin)/python scripts/still.py nbs/*.ipynb && echo "attn_lit/ written from nbs/"
 
 hooks: $(VENV)/.dev ## nbdev's git and Jupyter hooks: clean on save, merge by cell
 	@PATH="$(abspath $(bin)):$$PATH" $(bin)/nbdev_install_hooks

@@ -9,7 +9,7 @@ from importlib import import_module
 # The promised name → (its module, its short name there).
 _names = {
     "load_model": ("models", "load_model"),
-    "InputError": ("models", "InputError"),
+    "InputError": ("base", "InputError"),
     "get_attentions": ("attention", "get_attentions"),
     "head_statistics": ("stream", "head_statistics"),
     "head_entropy": ("entropy", "head_entropy"),

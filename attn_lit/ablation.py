@@ -21,7 +21,8 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from tqdm import tqdm
 
-from .models import InputError, Parts, check_choice, check_range, encode, load_model, pad_batch, provenance
+from .base import InputError, check_choice, check_range
+from .models import Parts, encode, load_model, pad_batch, provenance
 from .neurons import BACKENDS, bridged, hooked, recorded
 from .stats import HeadResult
 from .stream import batches

@@ -12,7 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .models import InputError, check_range, encode, load_model, pad_batch
+from .base import InputError, check_range
+from .models import encode, load_model, pad_batch
 
 # %% ../nbs/01_attention.ipynb #c007
 @contextmanager

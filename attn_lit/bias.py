@@ -14,7 +14,8 @@ from itertools import chain
 import numpy as np
 from jaxtyping import Bool, Float
 
-from .models import Encoded, InputError, encode, load_model, provenance
+from .base import InputError
+from .models import Encoded, encode, load_model, provenance
 from .stats import HeadResult, mean_score
 from .stream import head_statistics, mark_words, word_spans
 
@@ -121,11 +122,11 @@ def pair_differences(both: list[tuple[Member, Member]], # from `aligned`
 # %% ../nbs/07_bias.ipynb #c029
 def differential(tokenizer, # from `load_model`
                  model, # from `load_model`
-                 pairs: list[Pair] = PAIRS, # sentences that differ in the pronoun alone
+                 pairs: list[Pair] | None = None, # sentences that differ in the pronoun alone; None takes `PAIRS`
                  batch_tokens: int = 4096 # tokens in a batch, padding included
                  ) -> HeadResult: # effect: Δ; scores: each pair's signed difference, in the order of `aligned`
     "Mean |attention to the male − to the female pronoun|, 0 … 1. Raises `InputError` if no pair can be compared."
-    _, both, dropped = aligned(pairs, tokenizer, model)
+    _, both, dropped = aligned(PAIRS if pairs is None else pairs, tokenizer, model)
     scores = pair_differences(both, tokenizer, model, batch_tokens)
     return HeadResult("bias", mean_score(np.abs(scores)), "mean |attention to male − to female pronoun|", signed=False,
                       scores=scores, dropped=dropped, provenance=provenance(tokenizer, model))

@@ -10,7 +10,7 @@ __all__ = ['SEQUENTIAL', 'DIVERGING', 'INK', 'MUTED', 'EMPTY', 'FONTS', 'MARKS',
            'write_figure', 'save_figure']
 
 # %% ../nbs/04_canvas.ipynb #c003
-import functools, math, os
+import functools, math
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
@@ -24,7 +24,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from .models import InputError, check_choice
+from .base import InputError, check_choice, whole_file
 
 # %% ../nbs/04_canvas.ipynb #c008
 SEQUENTIAL, DIVERGING = "viridis", "RdBu_r"
@@ -235,12 +235,7 @@ FORMATS = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None},
 def write_figure(figure: Figure, path: Path) -> None:
     "Write one file, whole or not at all; raises `InputError` if the folder cannot be written."
     metadata = FORMATS[check_choice(path.suffix[1:], FORMATS, "Figure format")]
-    part = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
-    try:
-        figure.savefig(part, metadata=metadata, bbox_inches="tight", pad_inches=.1)
-        part.replace(path)
-    except OSError as error: raise InputError(f"Figure {path.name!r} cannot be written: {error.strerror}.") from error
-    finally: part.unlink(missing_ok=True)
+    with whole_file(path) as part: figure.savefig(part, metadata=metadata, bbox_inches="tight", pad_inches=.1)
 
 # %% ../nbs/04_canvas.ipynb #c039
 def save_figure(figure: Figure | Axes, # what a plotter returned

@@ -11,7 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .models import InputError, load_model, provenance
+from .base import InputError
+from .models import load_model, provenance
 from .stats import HeadResult, mean_score
 from .stream import STATISTICS, Rows, head_statistics
 

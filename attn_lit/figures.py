@@ -26,7 +26,7 @@ from .canvas import (
     DIVERGING, EMPTY, MUTED, SEQUENTIAL, add_note, as_array, cell_size, check_tokens, colour_bar, draw_cells, head_line,
     label_names, label_numbers, label_tokens, new_axes, new_figure, number_scale, power_of_ten, save_figure, styled,
     write_cells, write_number, write_tokens)
-from .models import InputError, check_range
+from .base import InputError, check_range
 
 # %% ../nbs/04_figures.ipynb #c008
 def map_size(layers: int, heads: int) -> tuple[float, float]:

@@ -14,7 +14,8 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Bool
 
-from .models import Encoded, InputError, encode, provenance
+from .base import InputError
+from .models import Encoded, encode, provenance
 from .sentiment import all_words, surplus
 from .stats import HeadResult, mean_score
 from .stream import mark_words, word_spans
@@ -99,13 +100,14 @@ def matched(pairs: list[list[Encoded]], # from `encode_pairs`
 # %% ../nbs/08_instruction.ipynb #c022
 def head_scores(tokenizer, # from `load_model`
                 model, # from `load_model`
-                instructions: Sequence[str] = INSTRUCTIONS, # prompts with imperative markers
-                plain: Sequence[str] = PLAIN, # for each the same markers in the same place, as no order
+                instructions: Sequence[str] | None = None, # prompts with imperative markers; None takes `INSTRUCTIONS`
+                plain: Sequence[str] | None = None, # for each the same markers in the same place; None takes `PLAIN`
                 markers: dict | list = MARKERS, # words, or named lists of words
                 max_offset: int = 0 # by how many tokens a marker may be away from its counterpart
                 ) -> HeadResult: # effect: share of a query's attention, −1 to 1; scores: (pair, layer, head)
     "Attention on imperative markers beyond the same words in plain prose; raises `InputError` if no pair is matched."
-    pairs = encode_pairs(tokenizer, model, instructions, plain)
+    defaults = ((instructions, INSTRUCTIONS), (plain, PLAIN))
+    pairs = encode_pairs(tokenizer, model, *(own if given is None else given for given, own in defaults))
     marks = [[mark_words(e, all_words(markers)) for e in pair] for pair in pairs]
     kept, dropped = matched(pairs, marks, max_offset)
     members = [(i, k) for k in (0, 1) for i in kept]
@@ -128,12 +130,13 @@ def shuffle_words(text: str, # a prompt
 
 def shuffled_scores(tokenizer, # from `load_model`
                     model, # from `load_model`
-                    instructions: Sequence[str] = INSTRUCTIONS, # prompts with imperative markers
+                    instructions: Sequence[str] | None = None, # prompts with markers; None takes `INSTRUCTIONS`
                     markers: dict | list = MARKERS, # words, or named lists of words
                     max_offset: int = 0, # by how many tokens a marker may be away from its counterpart
                     seed: int = 0 # of the shuffle
                     ) -> HeadResult: # as `head_scores`
     "The control of `head_scores`: attention on markers in each instruction beyond the same words in random order."
+    instructions = INSTRUCTIONS if instructions is None else instructions
     shuffled = [shuffle_words(text, markers, seed + i) for i, text in enumerate(instructions)]
     return head_scores(tokenizer, model, instructions, shuffled, markers, max_offset)
 

@@ -20,9 +20,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from .figures import plot_logit_lens
-from attn_lit.models import (
-    Encoded, InputError, Parts, check_choice, encode, load_model, pad_batch, provenance,
-)
+from .base import InputError, check_choice
+from .models import Encoded, Parts, encode, load_model, pad_batch, provenance
 from .neurons import BACKENDS, bridged, in_place_of, recorded
 
 # %% ../nbs/11_lens.ipynb #c007
@@ -59,7 +58,7 @@ def residual_states(model, inputs: dict, positions: list[int]): # (states, the l
     return [first[0], *after], whole[len(blocks) - 1], logits
 
 # %% ../nbs/11_lens.ipynb #c015
-def state_logits(model, inputs: dict, state: Float[Tensor, "batch pos d_model"], like, positions: list[int]
+def state_logits(model, inputs: dict, state: Float[Tensor, "batch _ d_model"], like, positions: list[int]
                  ) -> Float[Tensor, "pos vocab"]:
     "What the model's own end makes of `state`, handed on in the form that `like`, a block's output, has."
     def hand_on(i, run): return in_place_of(like, state)

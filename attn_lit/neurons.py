@@ -22,9 +22,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from attn_lit.models import (
-    Encoded, InputError, Parts, check_choice, check_range, encode, load_model, pad_batch, provenance,
-)
+from .base import InputError, check_choice, check_range
+from .models import Encoded, Parts, encode, load_model, pad_batch, provenance
 
 # %% ../nbs/10_neurons.ipynb #c007
 def in_place_of(old, new: Tensor | None):

@@ -12,7 +12,8 @@ import torch
 from jaxtyping import Float
 from torch.nn.functional import cross_entropy
 
-from .models import Encoded, InputError, Parts, load_model, pad_batch, provenance, token_strings
+from .base import InputError
+from .models import Encoded, Parts, load_model, pad_batch, provenance, token_strings
 from .stats import HeadResult, mean_score
 from .stream import batches, head_statistics
 
@@ -26,7 +27,7 @@ def beginning(tokenizer) -> list[int]:
     "What the tokenizer puts before every text: its BOS, or nothing."
     return [i for i in tokenizer("")["input_ids"][:1] if i == tokenizer.bos_token_id]
 
-# %% ../nbs/09_patterns.ipynb #c010
+# %% ../nbs/09_patterns.ipynb #c011
 def repeated(tokenizer, # whose vocabulary to draw from
              n: int = 16, # how many sequences
              period: int = 50, # tokens in a copy
@@ -45,14 +46,14 @@ def from_ids(ids: list[int], tokenizer) -> Encoded:
     nowhere = [(0, 0)]*len(ids)
     return Encoded("", ids, token_strings(tokenizer, "", ids, nowhere), nowhere)
 
-# %% ../nbs/09_patterns.ipynb #c013
+# %% ../nbs/09_patterns.ipynb #c014
 def fitting(sequences: list[Encoded], model) -> list[Encoded]:
     "The sequences; raises `InputError` if they are longer than the model's context."
     longest, limit = max(map(len, sequences)), Parts(model).context
     if not limit or longest <= limit: return sequences
     raise InputError(f"A sequence is {longest} tokens long, and the model's context is {limit}: use a shorter period.")
 
-# %% ../nbs/09_patterns.ipynb #c016
+# %% ../nbs/09_patterns.ipynb #c017
 PATTERNS = dict(previous="attention to the previous token", duplicate="attention to the token's earlier occurrence",
                 induction="attention to the token after the earlier occurrence", sink="attention to the first token")
 
@@ -69,7 +70,7 @@ def pattern_scores(tokenizer, # from `load_model`
     return {name: HeadResult(name, mean_score(found[name]), what, signed=False, scores=found[name], provenance=source)
             for name, what in PATTERNS.items()}
 
-# %% ../nbs/09_patterns.ipynb #c025
+# %% ../nbs/09_patterns.ipynb #c026
 @torch.no_grad()
 def repeat_losses(tokenizer, # from `load_model`
                   model, # from `load_model`

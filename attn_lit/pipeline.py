@@ -4,11 +4,10 @@
 
 # %% auto #0
 __all__ = ['SKIPPABLE', 'TEXT', 'READERS', 'SCHEMA_VERSION', 'STAGES', 'app', 'Option', 'Settings', 'output_folder',
-           'check_settings', 'check_against', 'read_rows', 'read_file', 'results_schema', 'write_text', 'Run', 'save',
-           'keep', 'write_results', 'heads_table', 'start', 'attention_stage', 'entropy_stage', 'sentiment_stage',
-           'bias_stage', 'instruction_stage', 'patterns_stage', 'neurons_stage', 'lens_stage', 'ablation_stage',
-           'overview', 'finish', 'run_stages', 'run_pipeline', 'closing_table', 'about', 'spread_skip', 'run_command',
-           'main']
+           'check_settings', 'check_against', 'read_rows', 'read_file', 'results_schema', 'Run', 'save', 'keep', 'put',
+           'write_results', 'heads_table', 'start', 'attention_stage', 'entropy_stage', 'sentiment_stage', 'bias_stage',
+           'instruction_stage', 'patterns_stage', 'neurons_stage', 'lens_stage', 'ablation_stage', 'overview', 'finish',
+           'run_stages', 'run_pipeline', 'closing_table', 'about', 'spread_skip', 'run_command', 'main']
 
 # %% ../nbs/14_pipeline.ipynb #c003
 import json, os, platform, sys, tempfile, time
@@ -23,11 +22,12 @@ import matplotlib
 import numpy as np
 import torch
 import typer
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from . import ablation, bias, entropy, figures, instruction, lens, neurons, patterns, sentiment
 from .attention import get_attentions
-from .models import InputError, Parts, check_choice, check_range, encode, load_model, provenance
+from .base import InputError, check_choice, check_range, whole_file
+from .models import Parts, encode, load_model, provenance
 from .stats import HeadResult, json_ready, jsonable
 from .stream import row_entropy
 
@@ -117,12 +117,6 @@ def results_schema() -> dict:
     "The JSON schema of `analysis_results.json`."
     return json.loads((resources.files("attn_lit")/"results.schema.json").read_text())
 
-def write_text(path: Path, text: str) -> None:
-    "Writes a file whole or not at all."
-    beside = path.with_name(f".{path.name}.tmp")
-    beside.write_text(text, encoding="utf-8")
-    os.replace(beside, path)
-
 # %% ../nbs/14_pipeline.ipynb #c019
 @dataclass
 class Run:
@@ -158,10 +152,14 @@ def keep(run: Run, name: str, found: HeadResult | dict) -> None:
     run.record["analyses"][name] = json_ready(found) if isinstance(found, HeadResult) else jsonable(found)
     write_results(run)
 
+def put(path: Path, text: str) -> None:
+    "Writes a text file, whole or not at all."
+    with whole_file(path) as part: part.write_text(text, encoding="utf-8")
+
 def write_results(run: Run) -> None:
     "Writes the results file, and one table of all heads beside it."
-    write_text(run.out/"analysis_results.json", json.dumps(run.record, indent=1, allow_nan=False) + "\n")
-    if run.maps: write_text(run.out/"heads.csv", heads_table(run.maps).to_csv(index=False))
+    put(run.out/"analysis_results.json", json.dumps(run.record, indent=1, allow_nan=False) + "\n")
+    if run.maps: put(run.out/"heads.csv", heads_table(run.maps).to_csv(index=False))
 
 # %% ../nbs/14_pipeline.ipynb #c021
 def heads_table(maps: dict[str, HeadResult]):
@@ -193,12 +191,14 @@ def attention_stage(run: Run) -> None:
     run.keep("attention", dict(text=run.settings.text, tokens=tokens, shown=shown))
 
 def entropy_stage(run: Run) -> None:
+    "Entropy over the bundled texts, in nats."
     found = entropy.entropy_heads(run.few(entropy.TEXTS), run.tokenizer, run.model)
     run.draw(figures.plot_entropy_heatmap(found.effect), "entropy_heatmap.png")
     run.keep("entropy", found)
 
 # %% ../nbs/14_pipeline.ipynb #c025
 def sentiment_stage(run: Run) -> None:
+    "Keyword attention and the label, on the bundled texts or the user's."
     texts, labels = sentiment.SENTIMENT_TEXTS, sentiment.SENTIMENT_LABELS
     if source := run.settings.sentiment_data:
         texts, labels = zip(*((row["text"], row["label"]) for row in read_rows(source, ("text", "label"))))
@@ -207,6 +207,7 @@ def sentiment_stage(run: Run) -> None:
     run.keep("sentiment", found)
 
 def bias_stage(run: Run) -> None:
+    "Attention to pronouns, on the bundled pairs or the user's."
     pairs, names = bias.PAIRS, [f.name for f in fields(bias.Pair)]
     if source := run.settings.pairs:
         rows = read_rows(source, ("male", "female"))
@@ -216,16 +217,19 @@ def bias_stage(run: Run) -> None:
     run.keep("bias", found)
 
 def instruction_stage(run: Run) -> None:
+    "Attention on imperative markers beyond the same words in plain prose."
     found = instruction.head_scores(run.tokenizer, run.model)
     run.draw(figures.plot_instruction_heads(found.effect), "instruction_following_heads.png")
     run.keep("instruction", found)
 
 # %% ../nbs/14_pipeline.ipynb #c026
 def patterns_stage(run: Run) -> None:
+    "Previous-token, duplicate, induction and sink scores on repeated random tokens."
     for name, found in patterns.pattern_scores(run.tokenizer, run.model, seed=run.settings.seed).items():
         run.keep(name, found)
 
 def neurons_stage(run: Run) -> None:
+    "The most active neurons of each layer on the text."
     acts = neurons.get_ffn_activations(run.settings.text, run.tokenizer, run.model)
     for layer in run.layers:
         run.draw(figures.plot_neurons(acts.acts, acts.tokens, layer), f"neurons_L{layer}.png")
@@ -234,11 +238,13 @@ def neurons_stage(run: Run) -> None:
 
 # %% ../nbs/14_pipeline.ipynb #c027
 def lens_stage(run: Run) -> None:
+    "What the model would say after each layer of the text."
     found = lens.logit_lens(run.settings.text, run.tokenizer, run.model)
     run.draw(found.plot(), "logit_lens.png")
     run.keep("lens", dict(text=run.settings.text, tokens=found.tokens, top=found.to_frame().to_dict("records")))
 
 def ablation_stage(run: Run) -> None:
+    "What each head is worth to the loss on a few of the bundled texts."
     found = ablation.full_ablation_matrix(run.few(run.few(entropy.TEXTS)), run.tokenizer, run.model)
     run.draw(figures.plot_ablation_matrix(found.effect), "ablation_matrix.png")
     run.keep("ablation", found)
@@ -297,17 +303,17 @@ def closing_table(run: Run, k: int = 3) -> str:
     lines = ["",
              f"Largest effects of {next(iter(run.maps.values())).effect.size} heads, not corrected for their number:"]
     for name, found in run.maps.items():
-        heads = [f"L{r.layer:.0f}H{r['head']:.0f} {r.effect:+.3g}" for _, r in found.top(k).iterrows()]
-        lines.append(f"  {name:<12} {found.effect_name:<38.38} {'   '.join(heads) or 'none defined'}")
+        heads = [f"L{r.layer:.0f}H{r['head']:.0f} {r.effect:+.3f}" for _, r in found.top(k).iterrows()]
+        lines.append(f"  {name:<12} {'   '.join(heads) or 'undefined':<42} {found.effect_name}")
     return "\n".join([*lines, "",
                       f"{len(run.record['figures'])} figures, heads.csv and analysis_results.json are in {run.out}"])
 
 # %% ../nbs/14_pipeline.ipynb #c041
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True,
-                  help="Which attention heads and FFN neurons of a causal language model do X?")
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True)
 
 @app.callback()
-def about() -> None: pass
+def about() -> None:
+    "Which attention heads and FFN neurons of a causal language model do X?"
 
 def spread_skip(argv: list[str]) -> list[str]:
     "Arguments in which each name after --skip has its own --skip: `--skip a b,c` becomes `--skip a --skip b --skip c`."

@@ -13,7 +13,8 @@ import re
 import numpy as np
 from jaxtyping import Bool, Float
 
-from .models import Encoded, InputError, encode, provenance
+from .base import InputError
+from .models import Encoded, encode, provenance
 from .stats import HeadResult, pearson
 from .stream import head_statistics, mark_spans, mark_words
 

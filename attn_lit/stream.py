@@ -20,7 +20,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from .attention import eager
-from .models import Encoded, InputError, Parts, check_choice, encode, load_model, pad_batch
+from .base import InputError, check_choice
+from .models import Encoded, Parts, encode, load_model, pad_batch
 
 # %% ../nbs/02_stream.ipynb #c007
 def word_spans(text: str, words: Iterable[str]) -> list[tuple[int, int]]:

@@ -9,7 +9,7 @@ __all__ = ['STYLE', 'SCRIPT', 'MAX_WEIGHTS', 'carrier', 'POLICY', 'visible', 'pa
            'heatmap_png', 'message', 'Explorer', 'explorer']
 
 # %% ../nbs/13_viewers.ipynb #c003
-import base64, gzip, html, json, math, os, sys
+import base64, gzip, html, json, math, sys
 from dataclasses import dataclass
 from functools import cache
 from importlib import metadata, resources
@@ -27,7 +27,8 @@ from matplotlib import pyplot as plt
 from .attention import get_attentions
 from .canvas import MARKS, look
 from .figures import as_attention, plot_attention_heatmap
-from .models import InputError, Parts, check_range
+from .base import InputError, check_range, whole_file
+from .models import Parts
 from .stats import plural
 
 # %% ../nbs/13_viewers.ipynb #c007
@@ -224,12 +225,7 @@ def save_viewer(path: str | Path, # file to write, usually .html
     "Write viewers as one HTML file, whole or not at all; raises `InputError` if there are none or it fails."
     if not viewers: raise InputError("No viewers: expected at least one, from head_viewer or text_viewer.")
     path = Path(path)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        part.write_text(viewer_page(list(viewers), title), encoding="utf-8")
-        part.replace(path)
-    except OSError as error: raise InputError(f"Page {path.name!r} cannot be written: {error.strerror}.") from error
-    finally: part.unlink(missing_ok=True)
+    with whole_file(path) as part: part.write_text(viewer_page(list(viewers), title), encoding="utf-8")
     return path
 
 # %% ../nbs/13_viewers.ipynb #c042

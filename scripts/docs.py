@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import yaml
+from still import still
 
 ROOT = Path(__file__).resolve().parent.parent
 LINK = re.compile(r"(?<!!)\[[^\]]*\]\(\s*<?([^)\s>]+)")
@@ -30,15 +31,6 @@ def stage():
     staged = proc_nbs(force=True, n_workers=2)
     for page in Path(staged).glob("*.ipynb"): still(page)
     return staged
-
-
-def still(page):
-    "Widgets need a kernel, which a site has not: where an output has a picture as well, the picture stays."
-    notebook = load(page)
-    for cell in notebook["cells"]:
-        for output in cell.get("outputs", []):
-            if "image/png" in output.get("data", {}): output["data"].pop("application/vnd.jupyter.widget-view+json", None)
-    page.write_text(json.dumps(notebook), encoding="utf-8")
 
 
 def load(path): return json.loads(path.read_text(encoding="utf-8"))

@@ -7,7 +7,8 @@ import torch
 
 from attn_lit.ablation import ablate_head, ablated, full_ablation_matrix, head_columns
 from attn_lit.lens import logit_lens
-from attn_lit.models import FAMILIES, InputError, Parts, encode, load_model, pad_batch, random_model
+from attn_lit.base import InputError
+from attn_lit.models import FAMILIES, Parts, encode, load_model, pad_batch, random_model
 from attn_lit.neurons import get_ffn_activations, recorded
 
 STORIES = Path(__file__).parents[2]/"shared/data/models/stories260K"

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from attn_lit.attention import get_attentions
-from attn_lit.models import FAMILIES, InputError, Parts, load_model, provenance, random_model
+from attn_lit.base import InputError
+from attn_lit.models import FAMILIES, Parts, load_model, provenance, random_model
 
 STORIES = Path(__file__).parents[2]/"shared/data/models/stories260K"
 needs_stories = pytest.mark.skipif(not STORIES.is_dir(), reason="the shared model stories260K is not beside this clone")

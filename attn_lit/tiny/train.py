@@ -24,7 +24,7 @@ from ..models import TINY, load_model
 
 # %% ../../nbs/15_tiny.ipynb #c007
 EOT = "<|endoftext|>"
-SHARES = dict(stories=.58, books_children=.20, books_narrative=.05, reviews=.09, onestop=.03, instructions=.05)
+SHARES = dict(stories=.65, books_children=.16, books_narrative=.04, reviews=.08, onestop=.02, instructions=.05)
 SOURCES = list(SHARES)
 HELD_OUT = dict(stories=20, books_children=22, books_narrative=60, reviews=40, onestop=25, instructions=20) # one in …
 
@@ -78,8 +78,8 @@ def encode_all(tokenizer: Tokenizer, docs: list[str]) -> Int[np.ndarray, "pos"]:
 # %% ../../nbs/15_tiny.ipynb #c018
 STAGES = ( # until this share of the time: (lengths of windows, their shares), share of repeats
     (.15, (24,), (1.,), .45),
-    (.86, (32, 128, 512), (.2, .4, .4), .33),
-    (1.0, (32, 128, 512), (.2, .4, .4), .15))
+    (.82, (32, 128, 512), (.2, .4, .4), .33),
+    (1.0, (256, 512), (.7, .3), .05))
 
 def stage(progress: float) -> tuple: # lengths of windows, their shares, share of repeats
     "What the plan says for this share of the time."
@@ -108,7 +108,8 @@ class Sampler:
     def window(self, n: int) -> Int[np.ndarray, "pos"]:
         source = self.rng.choice(SOURCES, p=list(SHARES.values()))
         ids = self.data[source]
-        start = self.rng.choice(self.starts[source]) if self.rng.random() < .5 else self.rng.integers(len(ids) - n)
+        start = self.rng.choice(self.starts[source]) - self.rng.integers(2)
+        if self.rng.random() < .5: start = self.rng.integers(len(ids) - n)
         return ids[min(start, len(ids) - n):][:n].astype(np.int64)
 
     def batch(self, tokens: int, progress: float, context: int
