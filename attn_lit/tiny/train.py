@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Integer
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from torch import Tensor
 from torch.nn.functional import cross_entropy
@@ -71,7 +71,7 @@ def train_tokenizer(docs: list[str], vocab_size: int = 4096) -> Tokenizer:
         vocab_size=vocab_size, special_tokens=[EOT], initial_alphabet=alphabet, show_progress=False))
     return tokenizer
 
-def encode_all(tokenizer: Tokenizer, docs: list[str]) -> Int[np.ndarray, "pos"]:
+def encode_all(tokenizer: Tokenizer, docs: list[str]) -> Integer[np.ndarray, "pos"]:
     "All documents as one row of ids, each followed by the end of text."
     return np.array([i for e in tokenizer.encode_batch_fast(docs) for i in [*e.ids, 0]], dtype=np.uint16)
 
@@ -81,7 +81,7 @@ STAGES = ( # until this share of the time: (lengths of windows, their shares), s
     (.82, (32, 128, 512), (.2, .4, .4), .33),
     (1.0, (256, 512), (.7, .3), .05))
 
-def stage(progress: float) -> tuple: # lengths of windows, their shares, share of repeats
+def stage(progress: float) -> list: # lengths of windows, their shares, share of repeats
     "What the plan says for this share of the time."
     return next(plan for until, *plan in STAGES if progress <= until)
 
