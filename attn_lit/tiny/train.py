@@ -150,7 +150,7 @@ def schedule(progress: float, # share of the planned time that has passed
              decay_from: float = .72 # share of the time
              ) -> float: # factor of the learning rate
     "Warm-up, a plateau, and a straight fall to zero."
-    return min(1, (step + 1)/warmup)*min(1, max(0, (1 - progress)/(1 - decay_from)))
+    return min(1., (step + 1)/warmup)*min(1., max(0., (1 - progress)/(1 - decay_from)))
 
 # %% ../../nbs/15_tiny.ipynb #c029
 def token_loss(model, ids: Int[Tensor, "batch pos"], places: Int[Tensor, "batch pos"] | None,
