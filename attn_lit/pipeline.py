@@ -90,7 +90,7 @@ def read_rows(source: str, columns: tuple[str, ...]) -> list[dict]:
     "The rows of a local file or a data set on the hub; raises `InputError` if it cannot be read or lacks a column."
     import datasets
     kind = READERS.get(Path(source).suffix)
-    datasets.disable_progress_bars()
+    datasets.disable_progress_bars(); datasets.logging.set_verbosity(datasets.logging.CRITICAL)
     try:
         if not Path(source).is_file(): rows = list(datasets.load_dataset(source, split="train"))
         elif kind is None: raise InputError(f"Cannot read {source!r}: expected a file named {', '.join(READERS)}.")

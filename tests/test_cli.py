@@ -73,6 +73,11 @@ def rows(path, lines):
     return path
 
 
+def broken(path):
+    path.write_text('{"text": "A good fox.", "label": 1}\n{not json\n')
+    return path
+
+
 def encoder(folder):
     AutoConfig.for_model("bert").save_pretrained(folder)
     return folder
@@ -106,6 +111,7 @@ BAD = {
                               rows(t/"t.jsonl", [dict(text="A fox.", label=i % 2) for i in range(6)])], "keyword"),
     "one label": (lambda t: ["--sentiment-data", rows(t/"t.jsonl", [dict(text="A good fox.", label=1)]*6)], "label"),
     "no column": (lambda t: ["--sentiment-data", rows(t/"t.jsonl", [dict(words="A fox.")])], "no column text or label"),
+    "broken file": (lambda t: ["--sentiment-data", broken(t/"t.jsonl")], "Cannot read"),
     "pair that differs elsewhere": (lambda t: ["--pairs", rows(t/"p.jsonl", [dict(
         male="The nurse lost his keys.", female="The doctor lost her keys.")])], "nurse"),
 }
