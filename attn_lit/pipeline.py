@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Annotated
 
 import matplotlib
-import numpy as np
 import torch
 import typer
 from tqdm import tqdm
