@@ -9,7 +9,7 @@ __all__ = ['EOT', 'SHARES', 'SOURCES', 'HELD_OUT', 'STAGES', 'split_lines', 'rea
            'train', 'log_row', 'export_model', 'main']
 
 # %% ../../nbs/15_tiny.ipynb #c003
-import argparse, json, lzma, math, os, time
+import argparse, json, lzma, math, time
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
+from ..base import whole_file
 from ..models import TINY, load_model
 
 # %% ../../nbs/15_tiny.ipynb #c007
@@ -188,8 +189,8 @@ def prepare(folder: Path, work: Path) -> tuple[Tokenizer, dict]:
 # %% ../../nbs/15_tiny.ipynb #c035
 def save_checkpoint(path: Path, model, optimizer, state: dict) -> None:
     "Model, optimizer and record in one file that is never half-written."
-    torch.save(dict(model=model.state_dict(), opt=optimizer.state_dict(), state=state), f"{path}.tmp")
-    os.replace(f"{path}.tmp", path)
+    with whole_file(path) as part:
+        torch.save(dict(model=model.state_dict(), opt=optimizer.state_dict(), state=state), part)
 
 def load_checkpoint(path: Path, model, optimizer) -> dict:
     "The record of a training, its state loaded into model and optimizer; a new record if there is no checkpoint."
