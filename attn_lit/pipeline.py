@@ -138,8 +138,8 @@ def write_results(run: Run) -> None:
 def heads_table(maps: dict[str, HeadResult]):
     "One row per analysis and head."
     import pandas as pd
-    return pd.concat([result.to_frame().assign(analysis=name)[["analysis", *result.to_frame().columns]]
-                      for name, result in maps.items()], ignore_index=True)
+    frames = {name: result.to_frame() for name, result in maps.items()}
+    return pd.concat(frames, names=["analysis"]).reset_index("analysis").reset_index(drop=True)
 
 # %% ../nbs/14_pipeline.ipynb #c019
 def start(settings: Settings, tokenizer, model) -> Run:
