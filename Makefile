@@ -3,7 +3,7 @@ SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run setup test coverage lint docs readme export hooks clean
+.PHONY: help run setup test coverage bench lint docs readme export hooks clean
 
 PYTHON  ?= python3
 VENV    ?= .venv
@@ -23,7 +23,7 @@ facts   := settings.ini setup.py pyproject.toml constraints.txt
 offline := HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 
 help: ## this list
-	@echo "make run, with MODEL=$(MODEL) OUT=$(OUT) ARGS=\"…\"; the others take no argument."
+	@echo "make run, with MODEL=$(MODEL) OUT=$(OUT) ARGS=\"…\"; make bench takes ARGS; the others no argument."
 	@sed -nE 's/^([a-z]+):.*## (.*)/\1|\2/p' Makefile | while IFS='|' read -r name does; do printf '  make %-9s %s\n' "$$name" "$$does"; done
 
 run: $(VENV)/.run ## map every head of MODEL (default: the bundled one, offline) and write OUT
@@ -46,7 +46,11 @@ coverage: $(VENV)/.dev ## the share of attn_lit/ that notebooks and tests reach 
 	@$(bin)/python -m coverage combine --quiet
 	@$(bin)/python -m coverage report
 
-lint: $(VENV)/.dev ## ruff over modules, notebooks, tests and scripts
+bench: $(VENV)/.dev ## seven statistics of every head, and other ways to them: time and memory (ARGS="--quick": 3 min)
+	@echo "── bench/bench.py $(ARGS)"
+	@$(offline) $(bin)/python bench/bench.py $(ARGS)
+
+lint: $(VENV)/.dev ## ruff over modules, notebooks, tests, scripts and bench
 	@echo "── ruff"
 	@$(bin)/python -m ruff check --output-format concise .
 

@@ -15,9 +15,10 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from .base import InputError
+from .marks import mark_words, word_spans
 from .models import Encoded, encode, load_model, provenance
 from .stats import HeadResult, mean_score
-from .stream import head_statistics, mark_words, word_spans
+from .stream import head_statistics
 
 # %% ../nbs/07_bias.ipynb #c007
 PRONOUNS = dict(subject=("he", "she"), possessive=("his", "her")) # form → (male, female)

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from .base import InputError
 from .models import load_model, provenance
+from .reference import DEFINITIONS, Rows
 from .stats import HeadResult, mean_score
-from .stream import STATISTICS, Rows, head_statistics
+from .stream import head_statistics
 
 # %% ../nbs/05_entropy.ipynb #c007
 def statistic_name(normalize: bool, skip_first: bool) -> str:
@@ -39,7 +40,7 @@ def head_entropy(attn: Float[Tensor, "layer head query key"], # from `get_attent
                  windows: list[int | None] | None = None # each layer's sliding window, from `stream.windows`
                  ) -> Float[Tensor, "layer head"]: # in nats, or 0 … 1 if normalised
     "Mean entropy of every head's rows; NaN where no row counts. Raises `InputError` if `attn` is no stack of patterns."
-    attn, entropy = check_attention(attn), STATISTICS[statistic_name(normalize, skip_first)]
+    attn, entropy = check_attention(attn), DEFINITIONS[statistic_name(normalize, skip_first)]
     ids = torch.zeros(1, attn.shape[-1], dtype=torch.long)
     return torch.cat([entropy(Rows(a[None], ids, ids == 0, w)) for a, w in zip(attn, windows or [None]*len(attn))])
 

@@ -15,10 +15,10 @@ import numpy as np
 from jaxtyping import Bool
 
 from .base import InputError
+from .marks import mark_words, word_spans
 from .models import Encoded, encode, provenance
 from .sentiment import all_words, surplus
 from .stats import HeadResult, mean_score
-from .stream import mark_words, word_spans
 
 # %% ../nbs/08_instruction.ipynb #c007
 MARKERS = {

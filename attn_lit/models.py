@@ -162,8 +162,8 @@ def load_model(name: str = "gpt2", # "tiny", a local folder, or a name on the Hu
     return tokenizer, (model if placing else model.to(device)).eval()
 
 # %% ../nbs/00_models.ipynb #c039
-ATTENTION = ("attn", "self_attn", "attention", "self_attention")
-OUT_PROJ = ("c_proj", "o_proj", "out_proj", "dense", "wo")
+ATTENTION = ("attn", "self_attn", "attention", "self_attention", "SelfAttention")
+OUT_PROJ = ("c_proj", "o_proj", "out_proj", "dense", "wo", "Wo", "out_lin", "o")
 DOWN_PROJ = ("c_proj", "down_proj", "dense_4h_to_h", "fc2", "fc_out", "w2")
 FINAL_NORM = ("ln_f", "norm", "final_layer_norm", "final_layernorm", "norm_f")
 
@@ -226,11 +226,13 @@ class Parts(Sizes):
         return self.only(list(filter(None, [self.model.get_output_embeddings()])), "unembedding")
 
     def attention(self, block: nn.Module) -> nn.Module:
-        return self.only([m for n, m in block.named_children() if n in ATTENTION], "attention", ATTENTION)
+        found = [m for n, m in block.named_children() if n in ATTENTION]
+        found = found or [m for n, m in block.named_modules() if n.rpartition(".")[2] in ATTENTION][:1]
+        return self.only(found, "attention", ATTENTION)
     def out_proj(self, block: nn.Module) -> nn.Module:
         found = last_named(self.attention(block), OUT_PROJ)
-        return self.only([m for m in found if in_features(m) == self.n_heads*self.d_head],
-                         "attention output projection", OUT_PROJ)
+        wide = [m for m in found if in_features(m) == self.n_heads*self.d_head] # values may have a width of their own
+        return self.only(wide or found, "attention output projection", OUT_PROJ)
     def down_proj(self, block: nn.Module) -> nn.Module:
         inside = set(self.attention(block).modules())
         return self.only([m for m in last_named(block, DOWN_PROJ) if m not in inside], "MLP's down projection",
@@ -299,17 +301,19 @@ def encode(text, # any string that is not empty
 # %% ../nbs/00_models.ipynb #c061
 def pad_batch(encoded: list[Encoded], # texts of any length
               tokenizer, # names the pad token and the side
-              model # says the device, and whether it takes positions
+              model, # says the device, and whether it takes positions
+              side: str | None = None # "left" or "right"; None takes the tokenizer's own
               ) -> dict[str, torch.Tensor]: # input_ids, attention_mask and, if taken, position_ids: each (batch, pos)
     "The model's inputs for several texts at once; padding is masked and does not count as a position."
-    longest, left = max(map(len, encoded)), tokenizer.padding_side == "left"
+    longest, left = max(map(len, encoded)), (side or tokenizer.padding_side) == "left"
     def fill(row, value):
         pad = [value]*(longest - len(row))
         return pad + row if left else row + pad
     ids = torch.tensor([fill(e.ids, tokenizer.pad_token_id) for e in encoded], device=model.device)
     mask = torch.tensor([fill([1]*len(e), 0) for e in encoded], device=model.device)
-    inputs = dict(input_ids=ids, attention_mask=mask, position_ids=(mask.cumsum(-1) - 1).clamp(min=0))
-    if "position_ids" not in inspect.signature(model.forward).parameters: del inputs["position_ids"]
+    inputs = dict(input_ids=ids, attention_mask=mask)
+    if left and "position_ids" in inspect.signature(model.forward).parameters: # padded right, a model counts right
+        inputs["position_ids"] = (mask.cumsum(-1) - 1).clamp(min=0)
     return inputs
 
 # %% ../nbs/00_models.ipynb #c064

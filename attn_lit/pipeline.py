@@ -29,7 +29,7 @@ from .data import read_rows
 from .base import InputError, check_choice, check_range, whole_file
 from .models import Parts, encode, load_model, provenance
 from .stats import HeadResult, json_ready, jsonable
-from .stream import row_entropy
+from .reference import row_entropy
 
 # %% ../nbs/14_pipeline.ipynb #c007
 SKIPPABLE = ("sentiment", "bias", "instruction", "neurons")

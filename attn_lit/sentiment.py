@@ -14,9 +14,10 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from .base import InputError
+from .marks import mark_spans, mark_words
 from .models import Encoded, encode, provenance
 from .stats import HeadResult, pearson
-from .stream import head_statistics, mark_spans, mark_words
+from .stream import head_statistics
 
 # %% ../nbs/06_sentiment.ipynb #c007
 SENTIMENT_KEYWORDS = {

@@ -6,7 +6,7 @@ import pytest
 
 from attn_lit import bias, entropy, patterns
 from attn_lit.models import FAMILIES, Parts, load_model, random_model
-from attn_lit.stream import windows
+from attn_lit.reference import windows
 
 STORIES = Path(__file__).resolve().parents[2]/"shared/data/models/stories260K"
 TEXTS = ["The fox ran.", "Anna threw the ball over the wall, and the ball fell into the garden."]
