@@ -47,6 +47,7 @@ class Watch:
     passes: list[dict] = field(default_factory=list)
     batch: Batch | None = None
     layer: int = -1
+    inside: nn.Module | None = None # what was called
     plans: dict = field(default_factory=dict)
     scratch: Scratch = field(default_factory=Scratch)
     norms: dict = field(default_factory=dict)
@@ -56,16 +57,23 @@ class Watch:
         self.parts, self.modules = Parts(self.model), set(self.model.modules())
         self.last = max(self.layers) if self.layers else self.parts.n_layers - 1
         self.plain, self.weighted = plain_and_weighted(self.stats)
+        self.projects = bool(self.weighted) # the norm of what heads project is asked for
         if WEIGHTED + "marked" in self.stats: self.weighted.remove("marked")
 
-    def begin(self, inputs: dict) -> None:
-        "A call of the model begins."
+    def begin(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
+        "A call of the model begins, unless this module is called by one that has begun."
+        if self.inside: return
+        self.inside, inputs = module, called_with(module, args, kwargs)
         cache = inputs.get("past_key_values")
         held = cache is not None and cache.get_seq_length() > 0
         self.batch = batch_of(inputs, self.batch if held else None)
         self.layer = -1
         self.plans.clear()
         self.passes.append({})
+
+    def end(self, module: nn.Module, *_) -> None:
+        "A call ends, by an exception or not."
+        if module is self.inside: self.inside = None
 
     def marked(self, device: torch.device) -> Marked:
         "The marks over the positions of this call."
@@ -130,7 +138,7 @@ def read_layer(watch: Watch, layer: int, q, k, v, mask: Mask, scores: Scores, ou
         def on(key): return share_on(key - mask.key_offset, q, k, reading.lse, mask, scores)
         return View(batch, reading, p.counts, on)
     note(watch, layer, view(reading, scores), watch.plain, marked)
-    if not (watch.weighted or WEIGHTED + "marked" in watch.stats): return reading
+    if not watch.projects: return reading
     names = [n for n in watch.weighted if n != "value_norm"]
     ask = ask_for(names, batch, marked.keys, watch.within, False)
     scores = replace(scores, sinks=None, key_bias=value_norms(watch, layer, v, q.shape[1]).clamp(min=1e-30).log())
@@ -161,7 +169,10 @@ def value_norms(watch: Watch, layer: int, value: Float[Tensor, "batch kv_head ke
 def check_projected(watch: Watch, layer: int, x: Tensor) -> None:
     "Raises `InputError` if something stands between the heads and their projection, where weighting means nothing."
     given = watch.given.pop(layer, None)
-    if given is None or x.numel() == given.numel() and torch.allclose(x.flatten(), given.flatten(), atol=1e-4): return
+    if given is None: return
+    if x.numel() == given.numel() and torch.allclose(x.flatten(), given.flatten(), atol=1e-4):
+        if watch.stop and layer == watch.last: raise Enough
+        return
     raise InputError(f"{type(watch.model).__name__} changes its heads' outputs before projecting them: value-weighted "
                      "statistics are not defined for it; leave them out.")
 
@@ -184,9 +195,9 @@ def attend(module, query, key, value, attention_mask, scaling=None, softcap=None
     layer = layer_now(watch, module)
     new = wanted(watch, layer) and layer not in next(iter(watch.passes[-1].values()), {})
     done = new and watch.stop and layer == watch.last
-    if new: out = read_layer(watch, layer, query, key, value, mask, scores, not done).output
+    if new: out = read_layer(watch, layer, query, key, value, mask, scores, watch.projects or not done).output
     else: out = only_output(watch, query, key, value, mask, scores)
-    if done: raise Enough
+    if done and not watch.projects: raise Enough
     return out.contiguous(), None
 
 def only_output(watch: Watch, q, k, v, mask: Mask, scores: Scores) -> Float[Tensor, "batch query head d_value"]:
@@ -268,14 +279,15 @@ def hooks_of(watch: Watch, patterns: bool):
     def enter(i): return lambda *_: setattr(watch, "layer", i)
     with ExitStack() as stack:
         def add(handle): stack.callback(handle.remove)
-        base = watch.model.base_model
-        add(base.register_forward_pre_hook(lambda m, a, k: watch.begin(called_with(m, a, k)), with_kwargs=True))
-        blocks = ()
-        with suppress(InputError): blocks = watch.parts.blocks
+        tops, blocks = [watch.model, watch.model.base_model], ()
+        with suppress(InputError): tops, blocks = [*tops, watch.parts.decoder], watch.parts.blocks
+        for m in dict.fromkeys(tops): # the first of them that is called is the call: some models skip their base
+            add(m.register_forward_pre_hook(watch.begin, with_kwargs=True))
+            add(m.register_forward_hook(watch.end, always_call=True))
         for i, block in enumerate(blocks): add(block.register_forward_pre_hook(enter(i)))
         if patterns:
             for m in watch.modules: add(m.register_forward_hook(lambda m, a, out: take_pattern(watch, out)))
-        elif watch.weighted or WEIGHTED + "marked" in watch.stats:
+        elif watch.projects:
             for i, m in enumerate(watch.parts.out_projs):
                 add(m.register_forward_pre_hook(lambda m, a, i=i: check_projected(watch, i, a[0])))
         yield
@@ -298,8 +310,7 @@ def observe(model, # from `load_model`, or any encoder or decoder of transformer
     watch = Watch(model, check_stats(stats, marks), marks, None if layers is None else set(layers), within, per_query,
                   stop)
     patterns = patterns or not model._can_set_attn_implementation()
-    weighted = "value_norm" in watch.stats or any(s.startswith(WEIGHTED) for s in watch.stats)
-    if patterns and weighted:
+    if patterns and watch.projects:
         raise InputError(f"{type(model).__name__} takes no registered attention function, which value-weighted "
                          "statistics need: leave them out.")
     if patterns: tell(model)
