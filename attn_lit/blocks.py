@@ -42,6 +42,7 @@ class Ask:
     entropy: bool = True
     rest: bool = False # the entropy within the keys of the first column as well
     distance: bool = False # the mean of query − key
+    largest: bool = True # the largest share of a row, which comes with the blocks
     near: int | None = None # the mass on keys at most this many positions away
     output: bool = True # the layer's output, which the model needs to go on
 

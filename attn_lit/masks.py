@@ -100,6 +100,7 @@ class Plan:
     mask: Mask
     spans: list[Span]
     counts: Float[Tensor, "batch query column"]
+    asks: Bool[Tensor, "batch query"]
 
 def plan(mask: Mask, # who may see whom
          asks: Bool[Tensor, "batch query"], # the queries that count
@@ -113,4 +114,4 @@ def plan(mask: Mask, # who may see whom
         see = mask.grid(q0, q1, 0, mask.keys)
         spans.append(span_of(see.expand(mask.batch, -1, -1), asks[:, q0:q1], q0))
         if columns.shape[-1]: counts[:, q0:q1] = see.float() @ columns
-    return Plan(mask, [s for s in spans if s], counts)
+    return Plan(mask, [s for s in spans if s], counts, asks)

@@ -147,7 +147,7 @@ def ask_for(names: list[str], # plain names of statistics
     "What the tiles have to give for these statistics."
     rest = any("no_sink" in n for n in names)
     columns = torch.cat([kinds_of(batch)[..., 1:], keys], -1) if rest else keys
-    return Ask(columns, any(n.startswith("entropy") for n in names), rest, "distance" in names,
+    return Ask(columns, any(n.startswith("entropy") for n in names), rest, "distance" in names, "max" in names,
                within if "local" in names else None, output)
 
 def kinds_of(batch: Batch) -> Float[Tensor, "batch pos 2"]:
