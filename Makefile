@@ -46,7 +46,7 @@ coverage: $(VENV)/.dev ## the share of attn_lit/ that notebooks and tests reach 
 	@$(bin)/python -m coverage combine --quiet
 	@$(bin)/python -m coverage report
 
-bench: $(VENV)/.dev ## seven statistics of every head, and other ways to them: time and memory (ARGS="--quick": 3 min)
+bench: $(VENV)/.dev ## seven statistics of every head, and other ways to them: time and memory (30 min; ARGS="--quick": 5)
 	@echo "── bench/bench.py $(ARGS)"
 	@$(offline) $(bin)/python bench/bench.py $(ARGS)
 

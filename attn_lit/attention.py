@@ -20,12 +20,9 @@ from .models import encode, load_model, pad_batch
 def attention_by(model, kind: str):
     "Inside, `model` computes attention by the implementation `kind`; afterwards, as it did before."
     before = model.config._attn_implementation
-    def put(name):
-        if model._can_set_attn_implementation(): model.set_attn_implementation(name)
-        else: model.config._attn_implementation = name # refused with a warning otherwise, and patterns go wrong
-    put(kind)
+    model.config._attn_implementation = kind # `set_attn_implementation` refuses some families, with a warning only
     try: yield model
-    finally: put(before)
+    finally: model.config._attn_implementation = before
 
 def eager(model):
     "Inside, `model` computes attention by the path that forms the patterns; afterwards, as it did before."

@@ -7,7 +7,7 @@ __all__ = ['HIDDEN', 'Mask', 'mask_of', 'Span', 'runs_of', 'span_of', 'Plan', 'p
 
 # %% ../nbs/02_masks.ipynb #c003
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -101,6 +101,7 @@ class Plan:
     spans: list[Span]
     counts: Float[Tensor, "batch query column"]
     asks: Bool[Tensor, "batch query"]
+    held: dict = field(default_factory=dict) # what reading a block made of it, for the next layer
 
 def plan(mask: Mask, # who may see whom
          asks: Bool[Tensor, "batch query"], # the queries that count

@@ -107,12 +107,12 @@ def beginning(args) -> dict:
 @contextmanager
 def started(results: dict, model: str, args):
     "The peers' processes with their models loaded; what only they know goes into `results`."
-    workers = {p: Worker(p, model, args.device, args.dtype, args.threads, args.seconds) for p in results["peers"]}
+    workers = {}
     try:
-        about = {name: worker.hear() for name, worker in workers.items()}
-        failed = [name for name, said in about.items() if "skipped" in said]
-        if failed: raise SystemExit(f"These peers could not start, see above: {', '.join(failed)}")
-        said = next(iter(about.values()))
+        for name in results["peers"]: # one after another, as they would only be in each other's way
+            workers[name] = Worker(name, model, args.device, args.dtype, args.threads, args.seconds)
+            said = workers[name].hear()
+            if "skipped" in said: raise SystemExit(f"{name} with {model} could not start, see above.")
         results["models"][model], results["threads"] = said["parameters"], said["threads"]
         results["machine"]["gpu"] = said["gpu"]
         yield workers
