@@ -7,7 +7,7 @@ __all__ = ['STATISTICS', 'WEIGHTED', 'ONE_KEY', 'Batch', 'texts_of', 'batch_of',
            'check_stats', 'plain_and_weighted', 'Marked', 'ask_for', 'kinds_of', 'marked_rows', 'kept']
 
 # %% ../nbs/02_rows.ipynb #c003
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
@@ -25,6 +25,7 @@ class Batch:
     ids: Int[Tensor, "batch pos"] | None
     real: Bool[Tensor, "batch pos"]
     text: Int[Tensor, "batch pos"]
+    keys: dict[str, Tensor] = field(default_factory=dict) # what `key` has found
 
     @cached_property
     def here(self) -> Int[Tensor, "batch pos"]:
@@ -46,6 +47,11 @@ class Batch:
         return torch.full_like(self.here, -1).scatter(-1, order[:, 1:], earlier)
     def key(self, name: str) -> Int[Tensor, "batch pos"]:
         "The key that each position is asked about, by the name of the statistic; −1 for none."
+        if name not in self.keys: self.keys[name] = self.find(name)
+        return self.keys[name]
+
+    def find(self, name: str) -> Int[Tensor, "batch pos"]:
+        "The same, worked out."
         if name == "self": return self.here
         if name == "sink": return self.first
         if name == "previous": return torch.where(self.here > self.first, self.here - 1, -1)

@@ -20,7 +20,6 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from .base import InputError, check_range
 from .marks import Marks, check_marks, mark_words, pad_marks
 from .models import Encoded, Parts, encode, load_model, pad_batch, random_model
-from .reference import windows
 from .rows import STATISTICS, WEIGHTED, check_stats
 from .watch import Enough, called_with, joined, observe
 

@@ -271,7 +271,7 @@ def reading_of(attn: Float[Tensor, "batch head query key"], ask: Ask) -> Reading
     rest = attn*ask.columns[:, None, None, :, 0] if ask.rest else attn
     rest = torch.special.entr(rest/rest.sum(-1, keepdim=True)).sum(-1)
     where = None if ask.picks is None else ask.picks.clamp(min=0)[:, None].expand(-1, attn.shape[1], -1, -1)
-    return Reading(mass, mass.log(), torch.special.entr(attn).sum(-1), rest, attn.amax(-1), attn @ ask.columns[:, None],
+    return Reading(mass.log2(), torch.ones_like(mass), torch.special.entr(attn).sum(-1), rest, attn.amax(-1), attn @ ask.columns[:, None],
                    None if where is None else attn.gather(-1, where), (attn*back).sum(-1), near, None)
 
 def read_pattern(watch: Watch, layer: int, attn: Float[Tensor, "batch head query key"]) -> None:

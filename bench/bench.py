@@ -10,6 +10,7 @@ import os
 import platform
 import re
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import date
 from importlib import metadata
@@ -66,9 +67,10 @@ def difference(found: dict, reference: dict) -> float:
 
 def medians(turns: list[dict]) -> dict:
     "One peer's turns as the fields of a row of results."
-    if "skipped" in turns[-1]: return dict(seconds=None, peak_mb=None, times=[], skipped=turns[-1]["skipped"])
-    times = [round(t["seconds"], 5) for t in turns]
-    return dict(seconds=median(times), peak_mb=round(max(t["peak"] for t in turns)/1e6, 1), times=times, skipped=None)
+    if "skipped" in turns[-1]: return dict(seconds=None, peak_mb=None, times=[], cores=[], skipped=turns[-1]["skipped"])
+    times, cores = [round(t["seconds"], 5) for t in turns], [round(t["cores"], 2) for t in turns]
+    return dict(seconds=median(times), peak_mb=round(max(t["peak"] for t in turns)/1e6, 1), times=times, cores=cores,
+                skipped=None)
 
 
 def summary(turns: dict[str, list[dict]], **what) -> list[dict]:
@@ -137,11 +139,14 @@ def measure(results: dict, args, save) -> None:
                 print(f"{model} {work}: {took}", flush=True)
 
 
-def warnings(results: dict) -> list[str]:
+def warnings(results: dict) -> Iterator[str]:
     "Signs that the machine was busy, on which the ratios mean little."
-    load, spread = results["machine"]["load"], [max(r["times"])/min(r["times"]) for r in results["rows"] if r["times"]]
-    return [*([f"Warning: the load was {load} at the start; ratios need a quiet machine."] if load > .5 else []),
-            *([f"Warning: a peer's slowest round took {max(spread):.1f} × its fastest."] if max(spread) > 1.5 else [])]
+    done, load = [r for r in results["rows"] if r["times"]], results["machine"]["load"]
+    spread = max((max(r["times"])/min(r["times"]) for r in done), default=1)
+    idle = [c for r in done for c in r["cores"] if c < .6]
+    if load > .5: yield f"Warning: the load was {load} at the start; ratios need a quiet machine."
+    if spread > 1.5: yield f"Warning: a peer's slowest round took {spread:.1f} × its fastest."
+    if idle: yield f"Warning: {len(idle)} runs were held up: one had {min(idle)} cores on average."
 
 
 def options():

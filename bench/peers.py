@@ -11,7 +11,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from attn_lit.models import TINY, Encoded, Parts, load_tokenizer, pad_batch
 from attn_lit.neurons import bridged
-from attn_lit.stream import STATISTICS, head_statistics
+from attn_lit.stream import head_statistics
 
 STATS = ("entropy", "max", "distance", "sink", "previous", "induction", "marked:m")
 
@@ -127,7 +127,7 @@ def mean(values, rows):
 
 def attn_lit(tokenizer, model):
     "One call for all texts, in the batches that it makes by itself unless one padded batch is asked for."
-    stats = [name for name in STATS if name in STATISTICS]
+    stats = [name for name in STATS if not name.startswith("marked:")]
     own = inspect.signature(head_statistics).parameters["batch_tokens"].default
     def run(texts):
         size = len(texts.encoded)*texts.longest if texts.padded else own
@@ -241,8 +241,8 @@ class Peer:
 PEERS = dict(
     plain=Peer("plain forward", plain), attn_lit=Peer("attn_lit", attn_lit),
     eager=Peer("transformers eager", eager, 1, 2),
-    eager_base=Peer("… without unembedding", eager_base, 1, 2),
-    eager_hooks=Peer("… and one layer at a time", eager_hooks, 0, 3),
-    nnsight=Peer("nnsight, one layer at a time", nnsight, 0, 4, needs="nnsight"),
+    eager_base=Peer("eager, no unembedding", eager_base, 1, 2),
+    eager_hooks=Peer("eager, layer by layer", eager_hooks, 0, 3),
+    nnsight=Peer("nnsight, layer by layer", nnsight, 0, 4, needs="nnsight"),
     lens=Peer("TransformerLens, all", lens, 2, 3, False, "transformer_lens"),
     lens_patterns=Peer("TransformerLens, patterns", lens_patterns, 1, 3, False, "transformer_lens"))

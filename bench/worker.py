@@ -51,7 +51,7 @@ class Runner:
     def __init__(self, peer, model, device, dtype, threads, seconds):
         if threads: torch.set_num_threads(threads)
         torch.set_grad_enabled(False)
-        self.peer, self.seconds, self.last, device = PEERS[peer], seconds, None, torch.device(device)
+        self.peer, self.seconds, self.fastest, device = PEERS[peer], seconds, {}, torch.device(device)
         tokenizer, loaded = load(model, device, dtype)
         self.config, self.parameters = loaded.config, loaded.num_parameters()
         self.run = self.peer.setup(tokenizer, loaded)
@@ -68,19 +68,20 @@ class Runner:
         "Why this work is not done, if so."
         need = self.peer.patterns(texts, self.config.num_hidden_layers, self.config.num_attention_heads)
         if need > .85*self.memory.free(): return f"its patterns need {need/1e9:.0f} GB"
-        if not self.last or len(texts.encoded) > 1: return None
-        tokens, seconds = self.last
-        expected = seconds*(texts.longest/tokens)**2 # an upper limit: not all of the work grows by the square
+        if not self.fastest or len(texts.encoded) > 1: return None
+        tokens = max(self.fastest)
+        expected = self.fastest[tokens]*(texts.longest/tokens)**2 # at most: not all of the work grows by the square
         # Long texts are what is done without S × S tensors for, so that is waited for.
         return f"a run might take {expected:.0f} s" if expected > self.seconds*(1 if need else 3) else None
 
     def timed(self, texts):
-        "Seconds of one run, and the statistics that it gave."
+        "Seconds of one run, how many cores it had on average, and the statistics that it gave."
         if self.memory.cuda: torch.cuda.synchronize()
-        start = time.perf_counter()
+        start, used = time.perf_counter(), time.process_time()
         found = self.run(texts)
         if self.memory.cuda: torch.cuda.synchronize()
-        return time.perf_counter() - start, found
+        seconds = time.perf_counter() - start
+        return seconds, (time.process_time() - used)/seconds, found
 
     def turn(self, lengths, padded):
         "Seconds, peak bytes and statistics of one run, or why there is none."
@@ -90,12 +91,12 @@ class Runner:
         try:
             # Off the clock, to warm up what others have used since; long runs on a CPU do not need it.
             if self.memory.cuda or sum(lengths) <= 200: self.timed(texts)
-            seconds, found = self.timed(texts)
+            seconds, cores, found = self.timed(texts)
         except (RuntimeError, MemoryError) as error:
             if "memory" not in str(error): raise
             return dict(skipped="it ran out of memory")
-        if len(lengths) == 1: self.last = lengths[0], seconds
-        return dict(seconds=seconds, peak=self.memory.peak() - self.memory.base, found=found)
+        if len(lengths) == 1: self.fastest[lengths[0]] = min(seconds, self.fastest.get(lengths[0], seconds))
+        return dict(seconds=seconds, cores=cores, peak=self.memory.peak() - self.memory.base, found=found)
 
 
 def serve(pipe, *args):
