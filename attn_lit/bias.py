@@ -113,7 +113,7 @@ def aligned(pairs: list[Pair], # what was asked for
 def pair_differences(both: list[tuple[Member, Member]], # from `aligned`
                      tokenizer, # from `load_model`
                      model, # from `load_model`
-                     batch_tokens: int = 4096 # tokens in a batch, padding included
+                     batch_tokens: int = 512 # tokens in a batch, padding included
                      ) -> Float[np.ndarray, "pair layer head"]: # positive: more attention in the first member
     "Attention to the first member's pronoun minus attention to the second's, as a difference of attention weights."
     encoded, marks = map(list, zip(*chain(*both)))
@@ -124,7 +124,7 @@ def pair_differences(both: list[tuple[Member, Member]], # from `aligned`
 def differential(tokenizer, # from `load_model`
                  model, # from `load_model`
                  pairs: list[Pair] | None = None, # sentences that differ in the pronoun alone; None takes `PAIRS`
-                 batch_tokens: int = 4096 # tokens in a batch, padding included
+                 batch_tokens: int = 512 # tokens in a batch, padding included
                  ) -> HeadResult: # effect: Δ; scores: each pair's signed difference, in the order of `aligned`
     "Mean |attention to the male − to the female pronoun|, 0 … 1. Raises `InputError` if no pair can be compared."
     _, both, dropped = aligned(PAIRS if pairs is None else pairs, tokenizer, model)

@@ -93,7 +93,7 @@ class Chunk:
     "Some keys of a block of queries: k0 … k1 − 1, which of them are hidden, near, or picked."
     k0: int
     k1: int
-    hidden: list[tuple[int, int, Tensor]] = field(default_factory=list) # first, last + 1, `HIDDEN` or 0: (batch, query, key)
+    hidden: list[tuple[int, int, Tensor]] = field(default_factory=list) # first, last + 1, what to add: `HIDDEN` or 0
     near: slice | None = None # the keys, counted in the chunk, that any query is near to
     band: Float[Tensor, "query key"] | None = None # 1 where it is
     picks: Int[Tensor, "batch query pick"] | None = None # single keys, counted in the chunk
@@ -176,7 +176,8 @@ def chunks_of(span: Span, plan: Plan, ask: Ask) -> list[Chunk]:
     if kind in plan.held: return plan.held[kind][1]
     parts = [chunk_of(span, k0, min(k0 + KEYS, span.k1), plan.mask, ask) for k0 in range(span.k0, span.k1, KEYS)]
     size = sum(h.numel() for c in parts for *_, h in c.hidden)
-    if plan.held.get("size", 0) + size <= HELD: plan.held.update({kind: (ask, parts), "size": plan.held.get("size", 0) + size})
+    size += plan.held.get("size", 0)
+    if size <= HELD: plan.held.update({kind: (ask, parts), "size": size})
     return parts
 
 def chunk_of(span: Span, k0: int, k1: int, mask: Mask, ask: Ask) -> Chunk:

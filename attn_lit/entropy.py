@@ -70,7 +70,7 @@ def entropy_heads(texts: list[str], # the corpus
                   model, # from `load_model`
                   normalize: bool = False, # divide each row by the log of how many keys it sees
                   skip_first: bool = False, # leave the first token out and renormalise
-                  batch_tokens: int = 4096 # tokens in a batch, padding included
+                  batch_tokens: int = 512 # tokens in a batch, padding included
                   ) -> HeadResult: # effect: mean over texts; scores: each text's
     "Entropy of every head over texts, in nats or 0 … 1 if normalised. Raises `InputError` for bad texts."
     name = statistic_name(normalize, skip_first)

@@ -19,10 +19,11 @@ from .masks import Plan
 def fits(plan: Plan, ask: Ask, scores: Scores, d_head: int, d_value: int) -> bool:
     "Whether the kernel can give what is asked: plain causal attention, padded on the right at most."
     if ask.largest or ask.near is not None or ask.distance or d_value > d_head: return False
-    if scores.softcap or scores.sinks is not None or scores.key_bias is not None or plan.mask.bias is not None: return False
+    if scores.softcap or any(x is not None for x in (scores.sinks, scores.key_bias, plan.mask.bias)): return False
     if plan.mask.queries != plan.mask.keys or not plan.counts.shape[-1]: return False
     seen = torch.arange(1, plan.mask.queries + 1, device=plan.counts.device)
-    return all(s.k0 == 0 and s.k1 <= s.q1 for s in plan.spans) and bool(((plan.counts[..., 0] == seen) | ~plan.asks).all())
+    below = all(s.k0 == 0 and s.k1 <= s.q1 for s in plan.spans)
+    return below and bool(((plan.counts[..., 0] == seen) | ~plan.asks).all())
 
 # %% ../nbs/02_fused.ipynb #c007
 def kernel(query: Float[Tensor, "batch head query d_head"], key: Float[Tensor, "batch head query d_head"],
@@ -31,7 +32,8 @@ def kernel(query: Float[Tensor, "batch head query d_head"], key: Float[Tensor, "
     "Causal attention by PyTorch's kernel, and the log-sum-exp of each row."
     ops, n = torch.ops.aten, query.shape[2]
     if query.is_cuda:
-        out, lse, *_ = ops._scaled_dot_product_efficient_attention(query, key, value, None, True, 0., True, scale=scaling)
+        out, lse, *_ = ops._scaled_dot_product_efficient_attention(query, key, value, None, True, 0., True,
+                                                                   scale=scaling)
     else: out, lse = ops._scaled_dot_product_flash_attention_for_cpu(query, key, value, 0., True, scale=scaling)
     return out, lse[..., :n]
 
@@ -78,7 +80,8 @@ def read_fused(query: Float[Tensor, "batch head query d_head"], # as the attenti
     whole = lse + (q*middle).sum(-1)*scores.scaling
     picked = None if ask.picks is None else torch.stack(
         [share_on(w, query, key, whole, scores.scaling) for w in ask.picks.unbind(-1)], -1)
-    return Reading(whole/math.log(2), torch.ones_like(lse), entropy, rest, None, shares[..., :-1], picked, None, None, out)
+    return Reading(whole/math.log(2), torch.ones_like(lse), entropy, rest, None, shares[..., :-1], picked, None, None,
+                   out)
 
 # %% ../nbs/02_fused.ipynb #c016
 EXACT = 1e-4 # the largest difference of an entropy or a share that counts as exact enough

@@ -62,7 +62,7 @@ def pattern_scores(tokenizer, # from `load_model`
                    n: int = 16, # how many sequences
                    period: int = 50, # tokens in a copy
                    seed: int = 0, # of the random tokens
-                   batch_tokens: int = 4096 # tokens in a batch
+                   batch_tokens: int = 512 # tokens in a batch
                    ) -> dict[str, HeadResult]: # one for each of `PATTERNS`; scores: each sequence's
     "How far each head has each pattern on repeated random tokens, 0 … 1. Raises `InputError` if they cannot be."
     sequences, source = fitting(repeated(tokenizer, n, period, seed), model), provenance(tokenizer, model)

@@ -148,7 +148,7 @@ def ask_for(names: list[str], # plain names of statistics
             batch: Batch,
             keys: Float[Tensor, "batch pos column"], # marked keys
             within: int, # what `local` counts as near
-            output: bool, # whether the model goes on
+            output: bool # whether the model goes on
             ) -> Ask:
     "What the tiles have to give for these statistics; positions are those of the whole batch."
     one = [batch.key(name) for name in names if name in ONE_KEY]
@@ -162,7 +162,8 @@ def kinds_of(batch: Batch) -> Float[Tensor, "batch pos 2"]:
     return torch.stack([batch.real, batch.real & (batch.here > batch.first)], -1).float()
 
 # %% ../nbs/02_rows.ipynb #c020
-def marked_rows(v: View, j: int, queries: Bool[Tensor, "batch pos"] | None, shares: Float[Tensor, "batch head query column"]
+def marked_rows(v: View, j: int, queries: Bool[Tensor, "batch pos"] | None,
+                shares: Float[Tensor, "batch head query column"]
                 ) -> tuple[Float[Tensor, "batch head query"], Float[Tensor, "batch head query"], Tensor]:
     "The mass on the marks of set j, the share that chance would give, and the queries that are asked and see one."
     n = v.counts[..., 2 + j]

@@ -58,7 +58,7 @@ def head_statistics(texts: list[str | Encoded], # the corpus; a text that is tok
                     model, # from `load_model`
                     stats: Iterable[str] = ("entropy",), # names from `STATISTICS`
                     marks: dict | None = None, # sets of marks: an array a text, or `Marks`
-                    batch_tokens: int = 2048, # tokens in a batch, padding included
+                    batch_tokens: int = 512, # tokens in a batch, padding included; more on a GPU
                     layers: Iterable[int] | None = None, # which to read; None: all
                     within: int = 8, # how near is `local`, in tokens
                     per_query: bool = False # keep every query's number: (text, layer, head, query)
@@ -73,7 +73,7 @@ def head_statistics(texts: list[str | Encoded], # the corpus; a text that is tok
         inputs = pad_batch([encoded[i] for i in index], tokenizer, model, "right")
         calls.append((inputs, laid_out({name: m.pick(index) for name, m in marks.items()}, inputs)))
     options = dict(stats=stats, layers=check_layers(layers, n_layers), within=within, per_query=per_query)
-    if not stats: options["marks"] = calls[0][1]
+    options["marks"] = calls[0][1]
     back = np.argsort([i for index in order for i in index])
     return {name: value[back] for name, value in joined(run(model, calls, options), n_layers).items()}
 

@@ -9,7 +9,7 @@ __all__ = ['WATCHING', 'TOLD', 'Enough', 'Watch', 'joined', 'plan_for', 'rows_of
 
 # %% ../nbs/02_watch.ipynb #c003
 import inspect, warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import ExitStack, contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
@@ -28,8 +28,8 @@ from .marks import Marks
 from .masks import Mask, Plan, mask_of, plan
 from .models import Parts, encode, in_features, load_model, pad_batch
 from .reference import windows
-from .rows import (ONE_KEY, STATISTICS, WEIGHTED, Batch, Marked, View, ask_for, batch_of, check_stats, kept, kinds_of,
-                           marked_rows, plain_and_weighted)
+from .rows import (ONE_KEY, STATISTICS, WEIGHTED, Batch, Marked, View, ask_for, batch_of, check_stats, kept,
+                           kinds_of, marked_rows, plain_and_weighted)
 
 # %% ../nbs/02_watch.ipynb #c007
 class Enough(Exception):
@@ -257,7 +257,8 @@ def mask_rule(batch_size, q_length, kv_length, mask_function, q_offset=0, kv_off
         short = int(kv_length) + int(kv_offset) - attention_mask.shape[-1]
         real = torch.nn.functional.pad(attention_mask.bool(), (0, max(short, 0)))
         rule = lambda b, h, q, k: mask_function(b, h, q, k) & real[b, k]
-    return Mask(rule, batch_size, q_length, int(kv_length), device or torch.device("cpu"), int(q_offset), int(kv_offset))
+    device = device or torch.device("cpu")
+    return Mask(rule, batch_size, q_length, int(kv_length), device, int(q_offset), int(kv_offset))
 
 AttentionInterface.register("attn_lit", attend)
 AttentionMaskInterface.register("attn_lit", mask_rule)
@@ -271,7 +272,8 @@ def reading_of(attn: Float[Tensor, "batch head query key"], ask: Ask) -> Reading
     rest = attn*ask.columns[:, None, None, :, 0] if ask.rest else attn
     rest = torch.special.entr(rest/rest.sum(-1, keepdim=True)).sum(-1)
     where = None if ask.picks is None else ask.picks.clamp(min=0)[:, None].expand(-1, attn.shape[1], -1, -1)
-    return Reading(mass.log2(), torch.ones_like(mass), torch.special.entr(attn).sum(-1), rest, attn.amax(-1), attn @ ask.columns[:, None],
+    entropy, shares = torch.special.entr(attn).sum(-1), attn @ ask.columns[:, None]
+    return Reading(mass.log2(), torch.ones_like(mass), entropy, rest, attn.amax(-1), shares,
                    None if where is None else attn.gather(-1, where), (attn*back).sum(-1), near, None)
 
 def read_pattern(watch: Watch, layer: int, attn: Float[Tensor, "batch head query key"]) -> None:
@@ -280,7 +282,8 @@ def read_pattern(watch: Watch, layer: int, attn: Float[Tensor, "batch head query
     ahead, real = attn.shape[3] - attn.shape[2], batch.real[:, -attn.shape[2]:]
     causal = not (attn*(real[:, None, :, None] & batch.real[:, None, None])).triu(1 + ahead).any()
     window = windows(watch.model)[layer]
-    def rule(b, h, q, k): return batch.real[b, k] & ((k <= q) & (k > q - (window or k.max() + 1)) if causal else k >= 0)
+    def rule(b, h, q, k):
+        return batch.real[b, k] & ((k <= q) & (k > q - (window or k.max() + 1)) if causal else k >= 0)
     mask = Mask(rule, len(attn), *attn.shape[2:], attn.device, ahead)
     ask, kinds = ask_now(watch, watch.plain, mask, attn.device, False), torch.cat([kinds_of(batch), marked.keys], -1)
     v = View(batch, reading_of(attn, ask), plan(mask, real, kinds, 256).counts,

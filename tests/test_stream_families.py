@@ -1,4 +1,4 @@
-"The stream gives what its definitions give from eager patterns: sixty families, peaked attention, padding on each side."
+"The stream gives what its definitions give from eager patterns: every family, peaked attention, padded on each side."
 import warnings
 from functools import cache
 from pathlib import Path
@@ -11,7 +11,7 @@ from families import CAUSAL, ENCODERS, FAMILIES, HYBRID, set_eager, small
 from attn_lit.base import InputError
 from attn_lit.marks import Marks
 from attn_lit.models import Encoded, Parts, load_model, load_tokenizer, model_source, pad_batch
-from attn_lit.reference import DEFINITIONS, Rows, marked
+from attn_lit.reference import DEFINITIONS, Rows, marked, value_norm, value_weighted
 from attn_lit.rows import STATISTICS
 from attn_lit.stream import head_statistics
 from attn_lit.watch import observe
@@ -71,7 +71,7 @@ def worst(got, want, layers=slice(None)):
     for name, value in want.items():
         mine = got[name][:, layers]
         assert mine.shape == value.shape and (np.isnan(mine) == np.isnan(value)).all(), name
-        gaps[name] = float(np.nanmax(np.abs(mine - value)/np.maximum(1, np.abs(value)))) if np.isfinite(value).any() else 0.
+        gaps[name] = float(np.nanmax(np.abs(mine - value)/np.maximum(1, np.abs(value)), initial=0))
     return max(gaps.items(), key=lambda x: x[1])
 
 
@@ -106,6 +106,83 @@ def test_tiny(): assert max(e for _, e in errors(load_model("tiny")[1], texts())
 def test_stories():
     if not STORIES.is_dir(): pytest.skip("stories260K is not beside this checkout (../shared/data/models)")
     assert max(e for _, e in errors(load_model(str(STORIES))[1], texts()).values()) < 1e-5
+
+
+@pytest.mark.parametrize("name", [n for n in HYBRID if HYBRID[n].layers != ()])
+def test_layers_without_attention_are_missing(name):
+    model = small(name)
+    found = head_statistics(texts(), tokenizer(), model, ("entropy", "previous"))["entropy"]
+    layers = range(Parts(model).n_layers) if HYBRID[name].layers is None else HYBRID[name].layers
+    assert np.isfinite(found[:, list(layers)]).all()
+    assert np.isnan(np.delete(found, list(layers), axis=1)).all()
+
+
+@pytest.mark.filterwarnings("ignore:.*takes no registered")
+@pytest.mark.parametrize("name", ["mamba", "rwkv"])
+def test_a_model_without_attention_is_refused(name):
+    with pytest.raises(InputError, match="no attention to read"): head_statistics(texts(), tokenizer(), small(name))
+
+
+@pytest.mark.filterwarnings("ignore:.*takes no registered")
+def test_a_family_that_takes_no_mask_of_ours_is_read_from_its_patterns():
+    model = small("doge")
+    found = head_statistics(texts(), tokenizer(), model, STATISTICS, within=WITHIN)
+    assert all(np.isfinite(v).all() for v in found.values()) and model.config._attn_implementation != "attn_lit"
+
+
+@pytest.mark.parametrize("name", ["bitnet", "diffllama"])
+def test_value_weighting_is_refused_where_it_means_nothing(name):
+    for layers in (None, [1]):
+        with pytest.raises(InputError, match="not defined for it"):
+            head_statistics(texts(), tokenizer(), small(name), ["value_norm"], layers=layers)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["llama", "gemma2", "mistral"])
+def test_value_weighting_with_grouped_heads(name):
+    "Each key's norm the long way: its value times the head's own columns of the output projection."
+    model, values = small(name), []
+    inputs = pad_batch(texts(), tokenizer(), model, "right")
+    heads, layers = model.config.num_attention_heads, model.model.layers
+    handles = [b.self_attn.v_proj.register_forward_hook(lambda m, a, out: values.append(out)) for b in layers]
+    out = set_eager(model)(**inputs, output_attentions=True)
+    for handle in handles: handle.remove()
+    model.config._attn_implementation = "sdpa"
+    got = head_statistics(texts(), tokenizer(), model, ["value_norm", *(f"value_weighted_{n}" for n in DEFINITIONS)])
+    for layer, (a, v, block) in enumerate(zip(out.attentions, values, layers)):
+        d = v.shape[-1]//model.config.num_key_value_heads
+        v = v.unflatten(-1, (-1, d)).repeat_interleave(heads*d//v.shape[-1], 2)
+        w = block.self_attn.o_proj.weight.unflatten(1, (heads, d))
+        norms = torch.stack([(v[:, :, h] @ w[:, h].T).norm(dim=-1) for h in range(heads)], 1)
+        rows = Seen(a, inputs["input_ids"], inputs["attention_mask"].bool())
+        np.testing.assert_allclose(got["value_norm"][:, layer], value_norm(rows, norms), rtol=1e-4)
+        rows = Seen(*vars(value_weighted(rows, norms)).values())
+        for key, f in DEFINITIONS.items():
+            np.testing.assert_allclose(got[f"value_weighted_{key}"][:, layer], f(rows), atol=2e-5, err_msg=key)
+
+
+def packed(lengths):
+    "Several texts in one row: positions begin anew with each."
+    encoded = texts()
+    ids = torch.tensor([sum((e.ids for e in encoded), [])])
+    return encoded, dict(input_ids=ids, position_ids=torch.cat([torch.arange(n) for n in lengths])[None])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["llama", "gpt2", "mistral", "gemma3"])
+def test_a_packed_row_is_its_texts(name):
+    "What a query of a packed row does is what it does in its text alone."
+    model = small(name)
+    encoded, inputs = packed(LENGTHS)
+    kinds = ("entropy", "entropy_no_sink", "sink", "previous", "duplicate", "induction", "distance")
+    with observe(model, kinds, per_query=True) as watch: model(**inputs, use_cache=False)
+    start = 0
+    for e in encoded:
+        alone = head_statistics([e], tokenizer(), model, kinds, per_query=True)
+        for key, value in alone.items():
+            mine = watch.statistics[key][..., start:start + len(e)]
+            np.testing.assert_allclose(mine, value, atol=1e-5, rtol=1e-5, err_msg=key)
+        start += len(e)
 
 
 def table(names):
