@@ -12,7 +12,6 @@ _names = {
     "InputError": ("base", "InputError"),
     "get_attentions": ("attention", "get_attentions"),
     "head_statistics": ("stream", "head_statistics"),
-    "observe": ("watch", "observe"),
     "head_entropy": ("entropy", "head_entropy"),
     "SENTIMENT_KEYWORDS": ("sentiment", "SENTIMENT_KEYWORDS"),
     "sentiment_head_scores": ("sentiment", "head_scores"),

@@ -34,7 +34,8 @@ def test_sentiment_keywords_are_13_and_13():
 
 @pytest.mark.parametrize("module,name", [
     ("entropy", "head_entropy"), ("sentiment", "head_scores"),
-    ("bias", "differential"), ("instruction", "head_scores")])
+    ("bias", "differential"), ("instruction", "head_scores"), ("stats", "sign_flip, label_permutation, fdr, bootstrap"),
+    ("stats", "HeadResult, mean_score, pearson, with_sign_flip, with_label_permutation")])
 def test_short_name_in_its_module(module, name):
     done = python(f"from attn_lit.{module} import {name}")
     assert done.returncode == 0, done.stderr
