@@ -22,7 +22,7 @@ from torch.nn.functional import cross_entropy
 from tqdm import tqdm
 
 from .base import InputError, check_choice, check_range
-from .models import Parts, encode, load_model, pad_batch, provenance
+from .models import Parts, encode, in_features, load_model, pad_batch, provenance
 from .neurons import BACKENDS, bridged, hooked, recorded
 from .stats import HeadResult
 from .stream import batches
@@ -54,7 +54,8 @@ def ablated(model, # from `load_model`
     "Inside, these heads' outputs are replaced; afterwards nothing is left. `InputError` for a head that is not there."
     parts, fill = Parts(model), fill or {}
     by_layer = check_heads(heads, parts.n_layers, parts.n_heads)
-    columns = {l: head_columns(some, parts.n_heads, parts.n_heads*parts.d_head) for l, some in by_layer.items()}
+    width = {l: in_features(parts.out_projs[l]) for l in by_layer} # values may have a width of their own
+    columns = {l: head_columns(some, parts.n_heads, width[l]) for l, some in by_layer.items()}
     layers = list(columns)
     def put(i, x): return in_columns(x, columns[layers[i]], fill.get(layers[i], 0.))
     with hooked([parts.out_projs[l] for l in layers], put): yield model

@@ -12,8 +12,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from .blocks import Ask, Reading, Scores
+from .blocks import Reading, Scores
 from .masks import Plan
+from .sums import Ask
 
 # %% ../nbs/02_fused.ipynb #c006
 def fits(plan: Plan, ask: Ask, scores: Scores, d_head: int, d_value: int) -> bool:

@@ -4,19 +4,22 @@
 
 # %% auto #0
 __all__ = ['STATISTICS', 'WEIGHTED', 'ONE_KEY', 'Batch', 'texts_of', 'batch_of', 'View', 'on_one_key', 'of_largest',
-           'check_stats', 'plain_and_weighted', 'Marked', 'ask_for', 'kinds_of', 'marked_rows', 'kept']
+           'check_stats', 'plain_and_weighted', 'Marked', 'ask_for', 'kinds_of', 'marked_rows', 'kept', 'joined',
+           'reading_of']
 
 # %% ../nbs/02_rows.ipynb #c003
 from dataclasses import dataclass, field
 from functools import cached_property
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from .base import InputError, check_choice
-from .blocks import Ask, Reading
+from .blocks import Reading
 from .reference import NOTHING
+from .sums import Ask
 
 # %% ../nbs/02_rows.ipynb #c007
 @dataclass
@@ -182,3 +185,32 @@ def kept(rows: dict[str, tuple[Tensor, Tensor]], # a number a query (batch, head
     if per_query: out = values.where(counts, torch.nan)
     else: out = values.where(counts, 0.).sum(-1, dtype=torch.float64)/counts.sum(-1)
     return dict(zip(rows, out.float().cpu()))
+
+# %% ../nbs/02_rows.ipynb #c025
+def joined(passes: list[dict], n_layers: int) -> dict[str, np.ndarray]:
+    "Passes of statistic → layer → (text, head, …) as statistic → (text, layer, head, …), padded with NaN."
+    names, out = dict.fromkeys(name for p in passes for name in p), {}
+    longest = max((v.shape[-1] for p in passes for layers in p.values() for v in layers.values() if v.ndim == 3),
+                  default=0)
+    for name in names:
+        some = []
+        for layers in (p[name] for p in passes if name in p):
+            one = next(iter(layers.values()))
+            full = one.new_full((len(one), n_layers, one.shape[1], *[longest]*(one.ndim - 2)), torch.nan)
+            for layer, v in layers.items(): full[:, layer][..., :v.shape[-1]] = v
+            some.append(full)
+        out[name] = torch.cat(some).numpy()
+    return out
+
+# %% ../nbs/02_rows.ipynb #c028
+def reading_of(attn: Float[Tensor, "batch head query key"], ask: Ask) -> Reading:
+    "A reading of a pattern that lies in memory; there is no output in it."
+    back = torch.arange(attn.shape[2], device=attn.device)[:, None] - torch.arange(attn.shape[3], device=attn.device)
+    back = back + attn.shape[3] - attn.shape[2]
+    mass, near = attn.sum(-1), (attn*(back.abs() <= (ask.near or 0))).sum(-1)
+    rest = attn*ask.columns[:, None, None, :, 0] if ask.rest else attn
+    rest = torch.special.entr(rest/rest.sum(-1, keepdim=True)).sum(-1)
+    where = None if ask.picks is None else ask.picks.clamp(min=0)[:, None].expand(-1, attn.shape[1], -1, -1)
+    entropy, shares = torch.special.entr(attn).sum(-1), attn @ ask.columns[:, None]
+    return Reading(mass.log2(), torch.ones_like(mass), entropy, rest, attn.amax(-1), shares,
+                   None if where is None else attn.gather(-1, where), (attn*back).sum(-1), near, None)

@@ -95,7 +95,8 @@ class Runner:
         except (RuntimeError, MemoryError) as error:
             if "memory" not in str(error): raise
             return dict(skipped="it ran out of memory")
-        if len(lengths) == 1: self.fastest[lengths[0]] = min(seconds, self.fastest.get(lengths[0], seconds))
+        if len(lengths) == 1: # the time that it was held up, on less than one core, says nothing of the next length
+            self.fastest[lengths[0]] = min(seconds*min(1, cores), self.fastest.get(lengths[0], float("inf")))
         return dict(seconds=seconds, cores=cores, peak=self.memory.peak() - self.memory.base, found=found)
 
 
@@ -103,7 +104,9 @@ def serve(pipe, *args):
     "Answers one request after another until there is none."
     runner = Runner(*args)
     pipe.send(runner.about())
-    while request := pipe.recv(): pipe.send(runner.turn(*request))
+    try:
+        while request := pipe.recv(): pipe.send(runner.turn(*request))
+    except (EOFError, KeyboardInterrupt): pass # the whole run was stopped
 
 
 class Worker:
