@@ -218,9 +218,11 @@ def attend(module, query, key, value, attention_mask, scaling=None, softcap=None
 
 def only_output(watch: Watch, q, k, v, mask: Mask, scores: Scores) -> Float[Tensor, "batch query head d_value"]:
     "The output of a layer that is not to be read."
-    ask = ask_now(watch, [], mask, q.device, True)
-    p = plan_for(watch, mask, q.shape[1]//k.shape[1], q.device)
-    return read_blocks(q, k, v, p, replace(ask, columns=ask.columns[..., :0]), scores, watch.scratch).output
+    p, kind = plan_for(watch, mask, q.shape[1]//k.shape[1], q.device), (id(mask), q.device)
+    if kind not in watch.asks:
+        ask = ask_now(watch, [], mask, q.device, True)
+        watch.asks[kind] = replace(ask, columns=ask.columns[..., :0])
+    return read_blocks(q, k, v, p, watch.asks[kind], scores, watch.scratch).output
 
 # %% ../nbs/02_watch.ipynb #c016
 def layer_now(watch: Watch, module: nn.Module) -> int:
@@ -251,13 +253,13 @@ def read_pattern(watch: Watch, layer: int, attn: Float[Tensor, "batch head query
              tuple(n for n in watch.plain if n in ONE_KEY))
     put(watch, layer, rows_of(v, watch.plain, marked))
 
-def take_pattern(watch: Watch, out):
+def take_pattern(watch: Watch, module: nn.Module, out):
     "A module's output without the pattern in it, which is read; None if there is none."
     if not isinstance(out, tuple | list): return
     for i, x in enumerate(out):
         if isinstance(x, Tensor) and x.ndim == 4 and x.shape[1] == watch.parts.n_heads and \
                 x.shape[3] == watch.batch.real.shape[1] and x.is_floating_point():
-            layer = watch.layer if watch.layer >= 0 else len(next(iter(watch.passes[-1].values()), {}))
+            layer = layer_now(watch, module)
             if wanted(watch, layer): read_pattern(watch, layer, x)
             if watch.stop and layer == watch.last: raise Enough
             return type(out)([*out[:i], None, *out[i + 1:]])
@@ -281,7 +283,7 @@ def hooks_of(watch: Watch, patterns: bool):
             add(m.register_forward_hook(watch.end, always_call=True))
         for i, block in enumerate(blocks): add(block.register_forward_pre_hook(enter(i)))
         if patterns:
-            for m in watch.modules: add(m.register_forward_hook(lambda m, a, out: take_pattern(watch, out)))
+            for m in watch.modules: add(m.register_forward_hook(lambda m, a, out: take_pattern(watch, m, out)))
         elif watch.projects:
             for i, m in enumerate(watch.parts.out_projs):
                 add(m.register_forward_pre_hook(lambda m, a, i=i: check_projected(watch, i, a[0])))
