@@ -4,18 +4,23 @@
 
 # %% auto #0
 __all__ = ['SENTIMENT_KEYWORDS', 'TWINS', 'SENTIMENT_TEXTS', 'SENTIMENT_LABELS', 'all_words', 'after_first', 'surplus',
-           'as_labels', 'check_usable', 'covariates', 'correlate', 'head_scores', 'mark_punctuation',
-           'punctuation_scores']
+           'as_labels', 'check_usable', 'covariates', 'correlate', 'mark_punctuation', 'pseudo_keywords', 'head_scores',
+           'word_scores']
 
 # %% ../nbs/06_sentiment.ipynb #c003
 import re
+from collections import Counter
+from dataclasses import replace
+from itertools import chain
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Bool, Float
 
 from .base import InputError
-from .marks import mark_spans, mark_words
-from .models import Encoded, encode, provenance
+from .evidence import Design, with_controls
+from .marks import count_words, mark_spans, mark_words, pieces_of, word_spans
+from .models import Encoded, encode, load_model, provenance, random_twin
 from .stats import HeadResult, pearson
 from .stream import head_statistics
 
@@ -38,13 +43,13 @@ def after_first(marks: Bool[np.ndarray, "pos"]) -> Bool[np.ndarray, "pos"]:
 
 # %% ../nbs/06_sentiment.ipynb #c013
 def surplus(texts: list[str | Encoded], # the corpus
-            marks: list[Bool[np.ndarray, "_"]], # the keys that are meant, one array a text
+            marks: dict[str, list[Bool[np.ndarray, "_"]]], # sets of keys that are meant, each an array a text
             tokenizer, # from `load_model`
             model # from `load_model`
-            ) -> Float[np.ndarray, "text layer head"]: # NaN for a text without marks
+            ) -> dict[str, Float[np.ndarray, "text layer head"]]: # of each set; NaN for a text without marks
     "Attention of each head on marked keys beyond chance, as a share of a query's attention, averaged over the queries."
-    found = head_statistics(texts, tokenizer, model, stats=(), marks={"keys": marks})
-    return found["marked:keys"] - found["chance:keys"]
+    found = head_statistics(texts, tokenizer, model, stats=(), marks=marks)
+    return {name: found[f"marked:{name}"] - found[f"chance:{name}"] for name in marks}
 
 # %% ../nbs/06_sentiment.ipynb #c019
 def as_labels(labels, n: int) -> Float[np.ndarray, "text"]:
@@ -70,36 +75,73 @@ def covariates(marks: list[Bool[np.ndarray, "_"]]) -> Float[np.ndarray, "text co
     return np.array([[np.log(len(m)), m.sum()] for m in marks]).reshape(-1, 2)
 
 # %% ../nbs/06_sentiment.ipynb #c024
-def correlate(analysis: str, # "sentiment" …
-              what: str, # what is marked: "keyword" …
-              texts: list[str | Encoded], # the corpus
-              labels: list, # one number a text
+def correlate(what: str, # what is marked: "keyword" …
+              scores: Float[np.ndarray, "text layer head"], # surplus of attention on all marks of a text
+              labels: Float[np.ndarray, "text"],
               marks: list[Bool[np.ndarray, "_"]], # the keys that are meant, one array a text
-              tokenizer, # from `load_model`
-              model # from `load_model`
-              ) -> HeadResult: # scores: attention per marked token beyond chance, (text, layer, head)
-    "Pearson r of each head's attention on marked tokens with the label, length and number of marks partialled out."
-    labels = as_labels(labels, len(texts))
-    marks = [after_first(m) for m in marks]
+              source: dict, # for the provenance
+              n: int = 10_000, # orders of the labels
+              seed: int = 0 # of the orders
+              ) -> HeadResult: # scores: attention per marked token beyond chance
+    "Pearson r of attention on marked tokens with the label, length and number of marks partialled out, tested."
     counts = np.array([m.sum() for m in marks])
     check_usable(labels, counts > 0, what)
-    scores = surplus(texts, marks, tokenizer, model) / np.maximum(counts, 1)[:, None, None]
-    r = pearson(scores, labels, covariates(marks), resolution=1e-6)
+    scores = scores / np.maximum(counts, 1)[:, None, None]
     dropped = {f"no {what} after the first token": int((counts == 0).sum())}
-    return HeadResult(analysis, r, f"Pearson r of {what} attention and label", signed=True, scores=scores,
-                      dropped=dropped, provenance=provenance(tokenizer, model))
+    blank = HeadResult("sentiment", scores[0], f"Pearson r of {what} attention and label", signed=True, scores=scores,
+                       dropped=dropped, provenance=source)
+    return Design(labels, covariates(marks), resolution=1e-6, n=n, seed=seed).test(blank)
+
+# %% ../nbs/06_sentiment.ipynb #c025a
+def mark_punctuation(encoded: Encoded) -> Bool[np.ndarray, "pos"]:
+    "Which tokens hold a comma, full stop or other mark that ends a clause."
+    return mark_spans(encoded, [m.span() for m in re.finditer(r"[.,;:!?]", encoded.text)])
+
+def pseudo_keywords(texts: list[str], # the corpus
+                    words: list[str], # the keywords
+                    seed: int = 0 # which of several words that fit equally well
+                    ) -> list[str]: # one for each keyword that occurs, as far as there are words
+    "Other words that stand in about as many of the texts as the keywords do."
+    held = Counter(chain(*({t[a:b].lower() for a, b in word_spans(t, words)} for t in texts)))
+    inside = set(chain(*(re.findall(r"\w+", w.lower()) for w in words)))
+    others = Counter(chain(*(set(re.findall(r"[^\W\d_]+", t.lower())) - inside for t in texts)))
+    names, out = np.random.default_rng(seed).permutation(sorted(others)).tolist(), []
+    for _, n in sorted(held.items(), key=lambda item: (-item[1], item[0])):
+        if not names: break
+        out.append(names.pop(min(range(len(names)), key=lambda i: abs(others[names[i]] - n))))
+    return out
 
 # %% ../nbs/06_sentiment.ipynb #c026
 def head_scores(texts: list[str], # the corpus
                 labels: list, # one number a text, such as 1 for positive and 0 for negative
                 tokenizer, # from `load_model`
                 model, # from `load_model`
-                keywords: dict | list = SENTIMENT_KEYWORDS # words, or named lists of words
+                keywords: dict | list = SENTIMENT_KEYWORDS, # words, or named lists of words
+                controls: bool = True, # make them as well
+                n: int = 10_000, # orders of the labels
+                seed: int = 0, # of the orders and controls
+                alpha: float = .05 # for the heads that controls show as well
                 ) -> HeadResult: # effect: Pearson r, −1 to 1, NaN where undefined
     "Pearson r of each head's attention on sentiment words with the label; raises `InputError` for bad texts or labels."
-    encoded = [encode(text, tokenizer, model) for text in texts]
-    marks = [mark_words(e, all_words(keywords)) for e in encoded]
-    return correlate("sentiment", "keyword", encoded, labels, marks, tokenizer, model)
+    encoded, words = [encode(text, tokenizer, model) for text in texts], all_words(keywords)
+    labels, source = as_labels(labels, len(texts)), provenance(tokenizer, model)
+    marks = {"keyword": [mark_words(e, words) for e in encoded]}
+    if controls:
+        others = pseudo_keywords([e.text for e in encoded], words, seed)
+        marks |= {"pseudo-keyword": [mark_words(e, others) for e in encoded],
+                  "punctuation mark": [mark_punctuation(e) for e in encoded]}
+    marks = {what: list(map(after_first, some)) for what, some in marks.items()}
+    check_usable(labels, np.array([m.any() for m in marks["keyword"]], bool), "keyword")
+    scores = surplus(encoded, marks, tokenizer, model)
+    def r(what, labels=labels): return correlate(what, scores[what], labels, marks[what], source, n, seed)
+    result = replace(r("keyword"), words=count_words(encoded, words))
+    if not controls: return result
+    shuffled = np.random.default_rng(seed).permutation(labels)
+    return with_controls(result, {
+        "pseudo-keywords": lambda: r("pseudo-keyword"), "punctuation": lambda: r("punctuation mark")}, {
+        "shuffled labels": lambda: r("keyword", shuffled),
+        "random weights": lambda: head_scores(texts, list(labels), tokenizer, random_twin(model, seed), keywords, False, n,
+                                              seed)}, alpha)
 
 # %% ../nbs/06_sentiment.ipynb #c028
 TWINS = (
@@ -147,17 +189,30 @@ TWINS += (
 SENTIMENT_TEXTS = [text for twins in TWINS for text in twins]
 SENTIMENT_LABELS = [1, 0]*len(TWINS)
 
-# %% ../nbs/06_sentiment.ipynb #c047
-def mark_punctuation(encoded: Encoded) -> Bool[np.ndarray, "pos"]:
-    "Which tokens hold a comma, full stop or other mark that ends a clause."
-    return mark_spans(encoded, [m.span() for m in re.finditer(r"[.,;:!?]", encoded.text)])
-
-def punctuation_scores(texts: list[str], # the corpus
-                       labels: list, # one number a text
-                       tokenizer, # from `load_model`
-                       model # from `load_model`
-                       ) -> HeadResult: # effect: Pearson r, −1 to 1, NaN where undefined
-    "The control of `head_scores`: Pearson r of each head's attention on punctuation with the label."
+# %% ../nbs/06_sentiment.ipynb #c045b
+def word_scores(texts: list[str], # the corpus
+                tokenizer, # from `load_model`
+                model, # from `load_model`
+                words: dict | list = SENTIMENT_KEYWORDS, # words, or named lists of words
+                at_once: int = 64 # words in a pass
+                ) -> pd.DataFrame: # a row a word and head: layer, head, word, surplus, n_texts, n_occurrences, n_tokens
+    "Attention of each head on each word beyond chance, its pieces added up; words that do not occur are left out."
     encoded = [encode(text, tokenizer, model) for text in texts]
-    marks = [mark_punctuation(e) for e in encoded]
-    return correlate("punctuation", "punctuation mark", encoded, labels, marks, tokenizer, model)
+    marks, counts = {}, Counter()
+    for i, e in enumerate(encoded):
+        for word, piece in pieces_of(e, all_words(words)):
+            piece = after_first(piece)
+            if not piece.any(): continue
+            mine = marks.setdefault(word, [np.zeros(len(e), bool) for e in encoded])
+            mine[i] |= piece; counts[word] += 1
+    names, frames = sorted(marks), []
+    for start in range(0, len(names), at_once):
+        some = {name: marks[name] for name in names[start:start + at_once]}
+        for word, scores in surplus(encoded, some, tokenizer, model).items():
+            layer, head = np.indices(scores.shape[1:]).reshape(2, -1)
+            frames.append(pd.DataFrame(dict(
+                layer=layer, head=head, word=word, surplus=np.nanmean(scores, axis=0).ravel(),
+                n_texts=sum(m.any() for m in some[word]), n_occurrences=counts[word],
+                n_tokens=sum(m.sum() for m in some[word]))))
+    if frames: return pd.concat(frames, ignore_index=True)
+    raise InputError("None of the words stands in a text after the first token: there is nothing to tabulate.")
