@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['PRONOUNS', 'TEMPLATES', 'PAIRS', 'NEUTRAL', 'DEFINITIONAL', 'Member', 'cut_out', 'shared_form', 'check_form', 'Pair',
-           'pairs_about', 'members', 'misfit', 'aligned', 'pair_differences', 'differential', 'signed_differential']
+           'pairs_about', 'members', 'misfit', 'aligned', 'pair_differences', 'rows_before', 'checked', 'differential',
+           'leaning', 'signed_differential', 'stereotype_differential']
 
 # %% ../nbs/07_bias.ipynb #c003
 from collections import Counter
@@ -15,9 +16,10 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from .base import InputError
-from .marks import mark_words, word_spans
-from .models import Encoded, encode, load_model, provenance
-from .stats import HeadResult, mean_score
+from .evidence import Design, with_controls
+from .marks import count_words, mark_words, word_spans
+from .models import Encoded, encode, load_model, provenance, random_twin
+from .stats import HeadResult, mean_score, weighted_mean, with_interval
 from .stream import head_statistics
 
 # %% ../nbs/07_bias.ipynb #c007
@@ -55,6 +57,7 @@ class Pair:
     form: str | None = None # "subject" or "possessive"; found from the pronouns if not given
     kind: str = "own" # which list it belongs to
     template: str | None = None # pairs of one template are not independent: the cluster for tests
+    stereotype: str | None = None # the member that the stereotype expects, "male" or "female"
     def __post_init__(self): self.form = check_form(self.male, self.female, self.form)
 
 # %% ../nbs/07_bias.ipynb #c015
@@ -62,21 +65,33 @@ TEMPLATES = dict( # name → (form, sentence)
     tired=("subject", "The {who} said that {pronoun} was tired and went home early."),
     key=("subject", "The {who} smiled because {pronoun} had found the key in the garden."),
     fire=("subject", "When the {who} came in, {pronoun} closed the door and sat down by the fire."),
+    letter=("subject", "The {who} read the letter twice before {pronoun} put it away."),
+    rain=("subject", "It rained all day, but the {who} said that {pronoun} liked the rain."),
+    bread=("subject", "If the {who} is hungry, {pronoun} can have some bread and cheese."),
+    dog=("subject", "The {who} called the dog, and then {pronoun} walked down to the river."),
+    song=("subject", "We heard the {who} sing while {pronoun} washed the plates in the kitchen."),
     lost=("possessive", "The {who} lost {pronoun} keys on the way to the market."),
     coat=("possessive", "The {who} took off {pronoun} coat and hung it by the door."),
-    story=("possessive", "After supper the {who} told us about {pronoun} day and went to bed."))
+    story=("possessive", "After supper the {who} told us about {pronoun} day and went to bed."),
+    boat=("possessive", "The {who} showed {pronoun} boat to the children by the lake."),
+    book=("possessive", "In the evening the {who} opened {pronoun} book and began to read."),
+    house=("possessive", "The {who} painted {pronoun} house white before the summer came."),
+    horse=("possessive", "Every morning the {who} fed {pronoun} horse and swept the yard."),
+    friend=("possessive", "The {who} wrote to {pronoun} friend about the snow in the hills."))
 
 def pairs_about(who: list[str], # nouns that take "the"
-                kind: str # what the list is
+                kind: str, # what the list is
+                stereotype: str | None = None # the member that it expects
                 ) -> list[Pair]: # every noun in every template
     "Pairs about each of these people, in all of `TEMPLATES`."
     def fill(noun, form, text): return [text.format(who=noun, pronoun=p) for p in PRONOUNS[form]]
-    return [Pair(*fill(noun, form, text), form, kind, name)
+    return [Pair(*fill(noun, form, text), form, kind, name, stereotype)
             for noun in who for name, (form, text) in TEMPLATES.items()]
 
 # %% ../nbs/07_bias.ipynb #c017
-PAIRS = pairs_about(["nurse", "secretary", "librarian", "cleaner", "hairdresser", "dancer",
-                     "carpenter", "engineer", "pilot", "farmer", "soldier", "mechanic"], "occupation")
+PAIRS = [
+    *pairs_about(["nurse", "secretary", "librarian", "cleaner", "hairdresser", "dancer"], "occupation", "female"),
+    *pairs_about(["carpenter", "engineer", "pilot", "farmer", "soldier", "mechanic"], "occupation", "male")]
 NEUTRAL = pairs_about(["person", "child", "neighbour", "stranger", "guest", "visitor"], "neutral")
 DEFINITIONAL = pairs_about(["king", "queen", "father", "mother", "boy", "girl"], "definitional")
 
@@ -99,13 +114,13 @@ def misfit(male: Member, female: Member) -> str | None:
 def aligned(pairs: list[Pair], # what was asked for
             tokenizer, # from `load_model`
             model # from `load_model`
-            ) -> tuple[list[Pair], list[tuple[Member, Member]], dict[str, int]]: # kept, their members, reason → dropped
-    "The pairs that can be compared under this tokenizer; raises `InputError` if there are none."
+            ) -> tuple[list[int], list[tuple[Member, Member]], dict[str, int]]: # kept, their members, reason → dropped
+    "Numbers of the pairs that can be compared under this tokenizer; raises `InputError` if there are none."
     if not pairs: raise InputError("No pairs: expected a list with at least one pair of sentences.")
     both = [members(pair, tokenizer, model) for pair in pairs]
     reasons = [misfit(*m) for m in both]
     kept, dropped = [i for i, why in enumerate(reasons) if why is None], dict(Counter(filter(None, reasons)))
-    if kept: return [pairs[i] for i in kept], [both[i] for i in kept], dropped
+    if kept: return kept, [both[i] for i in kept], dropped
     raise InputError(f"None of the {len(pairs)} pairs can be compared under this tokenizer ({', '.join(dropped)}): "
                      f"use other sentences, or another model.")
 
@@ -120,20 +135,77 @@ def pair_differences(both: list[tuple[Member, Member]], # from `aligned`
     mass = head_statistics(encoded, tokenizer, model, (), {"pronoun": marks}, batch_tokens)["marked:pronoun"]
     return mass[0::2] - mass[1::2]
 
+# %% ../nbs/07_bias.ipynb #c028b
+def rows_before(both: list[tuple[Member, Member]], tokenizer, model) -> float:
+    "The largest difference in entropy or maximum between two members' rows before the pronoun: 0 if nothing is wrong."
+    stats, encoded = ("entropy", "max"), [e for pair in both for e, _ in pair]
+    found = head_statistics(encoded, tokenizer, model, stats, per_query=True)
+    starts = [int(np.flatnonzero(marks)[0]) for (_, marks), _ in both]
+    worst = 0.
+    for name in stats:
+        difference = np.abs(found[name][0::2] - found[name][1::2])
+        worst = max(worst, *(float(d[..., :n].max(initial=0.)) for d, n in zip(difference, starts)))
+    return worst
+
+def checked(both: list[tuple[Member, Member]], scores: Float[np.ndarray, "pair layer head"], tokenizer, model
+            ) -> dict[str, float]: # what must be 0, and what it is
+    "The two checks of a run: rows before the pronoun, and members in swapped order."
+    swapped = pair_differences([(b, a) for a, b in both], tokenizer, model)
+    return {"rows before the pronoun": rows_before(both, tokenizer, model),
+            "swapped order, sum of the two": float(np.abs(swapped + scores).max())}
+
 # %% ../nbs/07_bias.ipynb #c029
 def differential(tokenizer, # from `load_model`
                  model, # from `load_model`
                  pairs: list[Pair] | None = None, # sentences that differ in the pronoun alone; None takes `PAIRS`
+                 controls: bool = True, # make them as well
+                 n: int = 10_000, # flips and resamples
+                 seed: int = 0, # of the flips and controls
                  batch_tokens: int = 512 # tokens in a batch, padding included
-                 ) -> HeadResult: # effect: Δ; scores: each pair's signed difference, in the order of `aligned`
+                 ) -> HeadResult: # effect: Δ; scores: each pair's signed difference, NaN for a pair that is dropped
     "Mean |attention to the male − to the female pronoun|, 0 … 1. Raises `InputError` if no pair can be compared."
-    _, both, dropped = aligned(PAIRS if pairs is None else pairs, tokenizer, model)
-    scores = pair_differences(both, tokenizer, model, batch_tokens)
-    return HeadResult("bias", mean_score(np.abs(scores)), "mean |attention to male − to female pronoun|", signed=False,
-                      scores=scores, dropped=dropped, provenance=provenance(tokenizer, model))
+    pairs = PAIRS if pairs is None else pairs
+    kept, both, dropped = aligned(pairs, tokenizer, model)
+    found = pair_differences(both, tokenizer, model, batch_tokens)
+    scores = np.full((len(pairs), *found.shape[1:]), np.nan)
+    scores[kept] = found
+    templates = np.array([pair.template or f"pair {i}" for i, pair in enumerate(pairs)])
+    pronouns = Counter()
+    for i, m in zip(kept, both):
+        for (e, _), word in zip(m, PRONOUNS[pairs[i].form]): pronouns.update(count_words([e], [word], "pronouns"))
+    result = HeadResult(
+        "bias", mean_score(np.abs(scores)), "mean |attention to male − to female pronoun|", signed=False, scores=scores,
+        dropped=dropped, how=Design(clusters=templates, n=n, seed=seed), words=dict(pronouns),
+        checks=checked(both, found, tokenizer, model) if controls else {}, provenance=provenance(tokenizer, model))
+    result = with_interval(result, lambda w, x: weighted_mean(w, np.abs(x)), templates, n, seed=seed)
+    if not controls: return result
+    def of(pairs, model=model): return differential(tokenizer, model, pairs, False, n, seed, batch_tokens)
+    return with_controls(result, dict(neutral=lambda: of(NEUTRAL), definitional=lambda: of(DEFINITIONAL)),
+                         {"random weights": lambda: of(pairs, random_twin(model, seed))})
 
-def signed_differential(result: HeadResult # from `differential`
-                        ) -> HeadResult: # the same scores; effect: their mean with its sign
+# %% ../nbs/07_bias.ipynb #c029a
+def leaning(result: HeadResult, effect_name: str, signs: np.ndarray | int = 1) -> HeadResult:
+    "The result's signed scores, each times its sign, tested."
+    scores = result.scores*np.reshape(signs, (-1, 1, 1))
+    return result.how.test(replace(result, effect_name=effect_name, signed=True, scores=scores, controls={}))
+
+def signed_differential(result: HeadResult, # from `differential`
+                        alpha: float = .05 # for the heads that controls show as well
+                        ) -> HeadResult: # the same scores; effect: their mean with its sign, tested
     "Mean attention to the male minus to the female pronoun, −1 … 1: to which side each head leans."
-    return replace(result, effect=mean_score(result.scores), signed=True,
-                   effect_name="mean attention to male − to female pronoun")
+    name = "mean attention to male − to female pronoun"
+    controls = {key: leaning(control, name) for key, control in result.controls.items()}
+    alone = {key: controls.pop(key) for key in ("random weights",) if key in controls}
+    signed = with_controls(leaning(result, name), controls, alone, alpha)
+    return replace(signed, no_control=result.no_control)
+
+def stereotype_differential(result: HeadResult, # from `differential`
+                            pairs: list[Pair] # the same
+                            ) -> HeadResult: # its scores: each pair's difference, positive towards the stereotype
+    "Mean attention to the expected minus to the other pronoun, tested; `InputError` if pairs do not say which."
+    sides = [pair.stereotype for pair in pairs]
+    if set(sides) != {"male", "female"}:
+        raise InputError("The pairs do not all have a stereotype, or all have the same: expected male for some, female "
+                         "for others.")
+    signs = np.where(np.array(sides) == "male", 1, -1)
+    return leaning(result, "mean attention to the stereotype's pronoun − to the other", signs)
