@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['MODES', 'head_columns', 'in_columns', 'check_heads', 'ablated', 'text_losses', 'Corpus', 'prepare', 'head_outputs',
            'filler', 'check_reference', 'native_run', 'bridge_run', 'Experiment', 'set_up', 'HeadAblation',
-           'ablate_head', 'AblationMap', 'full_ablation_matrix']
+           'ablate_head', 'AblationMap', 'tested_by_token', 'full_ablation_matrix']
 
 # %% ../nbs/12_ablation.ipynb #c003
 from collections.abc import Callable, Iterable
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
@@ -24,7 +24,7 @@ from tqdm import tqdm
 from .base import InputError, check_choice, check_range
 from .models import Parts, encode, in_features, load_model, pad_batch, provenance
 from .neurons import BACKENDS, bridged, hooked, recorded
-from .stats import HeadResult
+from .stats import HeadResult, weighted_mean, with_interval, with_sign_flip
 from .stream import batches
 
 # %% ../nbs/12_ablation.ipynb #c007
@@ -238,14 +238,22 @@ class AblationMap(HeadResult):
     clean: Float[np.ndarray, "item"] | None = None # loss of the whole model, nats per token
     n_tokens: Int[np.ndarray, "item"] | None = None # predicted tokens
 
+def tested_by_token(found: AblationMap, n: int, seed: int) -> AblationMap: # a copy
+    "The map with intervals and the sign-flip test over texts, each of which counts by its tokens."
+    share = found.n_tokens / found.n_tokens.mean()
+    ends = with_interval(found, lambda weights, scores: weighted_mean(weights*share, scores), n=n, seed=seed)
+    flipped = with_sign_flip(replace(found, scores=found.scores*share[:, None, None]), n=n, seed=seed)
+    return replace(ends, p=flipped.p, q=flipped.q, p_max_t=flipped.p_max_t, test=flipped.test)
+
 def full_ablation_matrix(texts: list[str], # the corpus; short texts will do
                          tokenizer, # from `load_model`
                          model, # from `load_model`
                          mode: str = "zero", # or "mean", "resample", with a reference
                          reference: list[str] | None = None, # held-out texts for mean and resample
+                         n: int = 10_000, # sign flips and resamples of the texts
                          **kwargs # seed, batch_tokens, backend: see `set_up`
                          ) -> AblationMap: # effect: nats per token, positive where the head helped
-    "The change of the loss when each head is taken out by itself; `InputError` for bad texts, mode or reference."
+    "The change of the loss when each head is taken out by itself, tested; `InputError` for bad texts, mode, reference."
     parts = Parts(model)
     experiment = set_up([texts] if isinstance(texts, str) else texts, tokenizer, model, mode, reference, **kwargs)
     clean = experiment.losses()
@@ -253,5 +261,6 @@ def full_ablation_matrix(texts: list[str], # the corpus; short texts will do
     for layer, head in tqdm(list(np.ndindex(scores.shape[1:])), desc="ablating heads", disable=None, leave=False):
         scores[:, layer, head] = experiment.losses([(layer, head)]) - clean
     name, corpus = f"change of the loss without the head ({mode}), nats per token", experiment.corpus
-    return AblationMap("ablation", experiment.mean(scores), name, signed=True, scores=scores, clean=clean,
-                       n_tokens=corpus.n_tokens, dropped=corpus.dropped, provenance=experiment.made)
+    found = AblationMap("ablation", experiment.mean(scores), name, signed=True, scores=scores, clean=clean,
+                        n_tokens=corpus.n_tokens, dropped=corpus.dropped, provenance=experiment.made)
+    return tested_by_token(found, n, kwargs.get("seed", 0))

@@ -12,9 +12,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .base import InputError
-from .models import load_model, provenance
+from .evidence import with_controls
+from .models import load_model, provenance, random_twin
 from .reference import DEFINITIONS, Rows
-from .stats import HeadResult, mean_score
+from .stats import HeadResult, mean_score, with_interval
 from .stream import head_statistics
 
 # %% ../nbs/05_entropy.ipynb #c007
@@ -70,11 +71,19 @@ def entropy_heads(texts: list[str], # the corpus
                   model, # from `load_model`
                   normalize: bool = False, # divide each row by the log of how many keys it sees
                   skip_first: bool = False, # leave the first token out and renormalise
-                  batch_tokens: int = 512 # tokens in a batch, padding included
+                  batch_tokens: int = 512, # tokens in a batch, padding included
+                  controls: bool = True, # the same in a twin with random weights
+                  n: int = 10_000, # resamples of the texts, for the interval
+                  seed: int = 0 # of the resamples and the twin
                   ) -> HeadResult: # effect: mean over texts; scores: each text's
     "Entropy of every head over texts, in nats or 0 … 1 if normalised. Raises `InputError` for bad texts."
     name = statistic_name(normalize, skip_first)
     scores = head_statistics(texts, tokenizer, model, (name,), batch_tokens=batch_tokens)[name]
     missing = int(np.isnan(scores).all((1, 2)).sum())
-    return HeadResult("entropy", mean_score(scores), unit_name(normalize, skip_first), signed=False, scores=scores,
-                      dropped={"too short to measure": missing}, provenance=provenance(tokenizer, model))
+    found = HeadResult("entropy", mean_score(scores), unit_name(normalize, skip_first), signed=False, scores=scores,
+                       dropped={"too short to measure": missing}, provenance=provenance(tokenizer, model))
+    found = with_interval(found, n=n, seed=seed)
+    if not controls: return found
+    def twin(): return entropy_heads(texts, tokenizer, random_twin(model, seed), normalize, skip_first, batch_tokens,
+                                     False, n, seed)
+    return with_controls(found, {}, {"random weights": twin})

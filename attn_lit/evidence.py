@@ -61,7 +61,7 @@ def same_in_any(result: HeadResult, control: HeadResult, alpha: float = .05) -> 
 
 Control = HeadResult | Callable[[], HeadResult] # a result, or what makes it
 
-def make_controls(makers: dict[str, Control]) -> tuple[dict[str, HeadResult], dict[str, str]]: # made, and why not
+def make_controls(makers: dict) -> tuple[dict, dict[str, str]]: # name → what was made, and name → why it could not be
     "The controls that can be made; what cannot be made is no reason to lose the finding, so the sentence is kept."
     made, why = {}, {}
     for name, maker in makers.items():

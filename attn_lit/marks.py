@@ -44,8 +44,8 @@ def pieces_of(encoded: Encoded, words: Iterable[str]) -> list[tuple[str, Bool[np
 
 def count_words(texts: Iterable[Encoded], words: Iterable[str], what: str = "keywords") -> dict[str, int]:
     "How many of `words` there are in the texts, and how many of these the tokenizer cuts into several tokens."
-    n_tokens = [marks.sum() for e in texts for _, marks in pieces_of(e, words)]
-    return {what: len(n_tokens), f"{what} in several tokens": sum(int(n > 1) for n in n_tokens)}
+    n_tokens = np.array([marks.sum() for e in texts for _, marks in pieces_of(e, words)], int)
+    return {what: int((n_tokens > 0).sum()), f"{what} in several tokens": int((n_tokens > 1).sum())}
 
 # %% ../nbs/02_marks.ipynb #c013
 @dataclass

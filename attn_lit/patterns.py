@@ -7,14 +7,17 @@ __all__ = ['PATTERNS', 'plain_ids', 'beginning', 'repeated', 'from_ids', 'fittin
            'repeat_loss']
 
 # %% ../nbs/09_patterns.ipynb #c003
+from dataclasses import replace
+
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch.nn.functional import cross_entropy
 
 from .base import InputError
-from .models import Encoded, Parts, load_model, pad_batch, provenance, token_strings
-from .stats import HeadResult, mean_score
+from .evidence import make_controls
+from .models import Encoded, Parts, load_model, pad_batch, provenance, random_twin, token_strings
+from .stats import HeadResult, mean_score, with_interval
 from .stream import batches, head_statistics
 
 # %% ../nbs/09_patterns.ipynb #c007
@@ -62,13 +65,21 @@ def pattern_scores(tokenizer, # from `load_model`
                    n: int = 16, # how many sequences
                    period: int = 50, # tokens in a copy
                    seed: int = 0, # of the random tokens
-                   batch_tokens: int = 512 # tokens in a batch
+                   batch_tokens: int = 512, # tokens in a batch
+                   controls: bool = True # the same in a twin with random weights
                    ) -> dict[str, HeadResult]: # one for each of `PATTERNS`; scores: each sequence's
     "How far each head has each pattern on repeated random tokens, 0 … 1. Raises `InputError` if they cannot be."
     sequences, source = fitting(repeated(tokenizer, n, period, seed), model), provenance(tokenizer, model)
     found = head_statistics(sequences, tokenizer, model, tuple(PATTERNS), batch_tokens=batch_tokens)
-    return {name: HeadResult(name, mean_score(found[name]), what, signed=False, scores=found[name], provenance=source)
-            for name, what in PATTERNS.items()}
+    def result(name, what):
+        scores = found[name]
+        return with_interval(HeadResult(name, mean_score(scores), what, signed=False, scores=scores, provenance=source))
+    results = {name: result(name, what) for name, what in PATTERNS.items()}
+    if not controls: return results
+    def twins(): return pattern_scores(tokenizer, random_twin(model, seed), n, period, seed, batch_tokens, False)
+    made, why = make_controls({"random weights": twins})
+    def of(name): return {key: both[name] for key, both in made.items()}
+    return {name: replace(found, controls=of(name), no_control=why) for name, found in results.items()}
 
 # %% ../nbs/09_patterns.ipynb #c026
 @torch.no_grad()
