@@ -33,6 +33,8 @@ class HeadResult:
     q: Float[np.ndarray, "layer head"] | None = field(default=None, repr=False) # false discovery rate
     p_max_t: Float[np.ndarray, "layer head"] | None = field(default=None, repr=False) # corrected for all heads
     test: str = "" # what p is from
+    controls: dict[str, "HeadResult"] = field(default_factory=dict, repr=False) # name → where no effect should be
+    reproduced: dict[str, np.ndarray] = field(default_factory=dict, repr=False) # control's name → heads it shows too
     provenance: dict = field(default_factory=dict, repr=False)
 
     @property
