@@ -80,6 +80,7 @@ def put_shapes(ax: Axes, shapes: list, face: str, width: float) -> None:
     drawn = PatchCollection(shapes, facecolor=face, edgecolor="black", linewidth=width, zorder=3)
     drawn.set_path_effects([withStroke(linewidth=2.3*width, foreground="white")])
     ax.add_collection(drawn)
+    drawn.set_clip_on(False) # at the edge of the map too
 
 def outline_cells(ax: Axes, mark: Bool[Any, "layer head"], label: str) -> list[str]: # what to note about them
     "Draw a black frame with a white rim around each marked cell."
