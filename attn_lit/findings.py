@@ -24,7 +24,7 @@ from matplotlib.lines import Line2D
 
 from .base import InputError, check_choice
 from .canvas import INK, MUTED, as_array, label_names, length, new_axes, new_figure, styled
-from .maps import REPRODUCED, as_mark, draw_heads, head_norm, map_size, pale_bar, plot_head_map
+from .maps import REPRODUCED, as_mark, check_marks, draw_heads, head_norm, map_size, pale_bar, plot_head_map
 from .results import HeadResult
 
 # %% ../nbs/04_findings.ipynb #c008
@@ -56,9 +56,9 @@ def titled(name: str) -> str:
 def marks_of(result: HeadResult, alpha: float, by: str) -> dict: # for `draw_heads`
     "Which heads to frame, and which to flag if there are controls; empty if nothing was tested."
     if not is_tested(result, by): return {}
-    survive = result.survivors(alpha, by)
+    survive = as_mark(result.survivors(alpha, by), result.effect, by)
     flags = survive & reproduced_heads(result) if result.controls or result.reproduced else None
-    return dict(survive=survive, reproduced=flags)
+    return check_marks(result.effect, survive=survive, reproduced=flags)
 
 @styled
 def plot_findings(result: HeadResult, # of any analysis
@@ -70,11 +70,11 @@ def plot_findings(result: HeadResult, # of any analysis
                   ) -> Axes:
     "A result as a map: survivors framed, the others paled, in the result's unit; says so if it was not tested."
     effect = as_array(result.effect, "layer head", "effect")
-    if ax is None: ax = new_axes(*map_size(*effect.shape))
     marks = marks_of(result, alpha, by)
+    wide, high = 72*np.array(map_size(*effect.shape)) if ax is None else (length(ax.xaxis), length(ax.yaxis))
     says = dict(mark_label=threshold(alpha, by)) if marks else dict(note="not tested")
-    words = dict(title=wrapped(titled(result.analysis), length(ax.xaxis), 12), signed=result.signed,
-                 label=wrapped(result.effect_name, length(ax.yaxis), 10))
+    words = dict(title=wrapped(titled(result.analysis), wide, 10), signed=result.signed,
+                 label=wrapped(result.effect_name, high, 9))
     return plot_head_map(effect, ax=ax, **words | marks | says | kwargs)
 
 # %% ../nbs/04_findings.ipynb #c018
@@ -103,8 +103,8 @@ def panels_of(result: HeadResult, alpha: float, by: str) -> list[Panel]: # the r
 def count_title(panel: Panel) -> str:
     "A panel's title: how many of its heads survive, and how many of these a control shows too."
     if not panel.marks: return f"{panel.name}: not tested"
-    survive, flags = panel.marks["survive"], panel.marks["reproduced"]
-    more = "" if flags is None or not flags.any() else f", {flags.sum()} in a control too"
+    survive, flags = panel.marks["survive"], panel.marks.get("reproduced", np.zeros(1, bool))
+    more = "" if not flags.any() else f", {flags.sum()} in a control too"
     return f"{panel.name}: {survive.sum()} of {survive.size} survive{more}"
 
 # %% ../nbs/04_findings.ipynb #c021
@@ -129,12 +129,13 @@ class Sheet(NamedTuple):
     titles: list[str]
 
 def lay_out(panels: list[Panel]) -> Sheet:
-    "Places for the maps, with room for titles of any length."
+    "Places for the maps, with room for titles of any length; a count is not broken."
     layers, heads = panels[0].result.effect.shape
     columns, cell = best_grid(len(panels), layers, heads)
     width, height = heads*cell, layers*cell
     across = max(width + GAP, 1.4)
-    titles = [wrapped(count_title(p), 72*(across - GAP), 8 if i else 9) for i, p in enumerate(panels)]
+    whole = [count_title(p).replace(" of ", "\xa0of\xa0").replace(" survive", "\xa0survive") for p in panels]
+    titles = [wrapped(t, 72*(across - GAP), 8 if i else 9).replace("\xa0", " ") for i, t in enumerate(whole)]
     lines = max(t.count("\n") for t in titles) + 1
     return Sheet(math.ceil(len(panels)/columns), columns, width, height, across, height + .14*lines + .18, titles)
 
@@ -144,7 +145,7 @@ def add_at(figure: Figure, left: float, top: float, width: float, height: float)
     return figure.add_axes((left/w, 1 - (top + height)/h, width/w, height/h))
 
 # %% ../nbs/04_findings.ipynb #c024
-def shown_heads(panel: Panel, most: int = 12) -> tuple[Integer[np.ndarray, "n two"], str]: # (layer, head) of each; what
+def shown_heads(panel: Panel, most: int = 12) -> tuple[Integer[np.ndarray, "k two"], str]: # (layer, head) of each; what
     "The largest survivors, at `most` so many, or the five largest heads where there are none; and which they are."
     survive = panel.marks.get("survive")
     n = 0 if survive is None else int(survive.sum())
@@ -159,7 +160,7 @@ def shown_heads(panel: Panel, most: int = 12) -> tuple[Integer[np.ndarray, "n tw
 # %% ../nbs/04_findings.ipynb #c026
 SERIES = [("o", INK), ("s", "#e69f00"), ("^", "#0072b2"), ("D", "#009e73"), ("v", "#cc79a7"), ("P", "#56b4e9")]
 
-def draw_series(ax: Axes, x: Real[np.ndarray, "n"], heads: Integer[np.ndarray, "n two"], panel: Panel, marker: str,
+def draw_series(ax: Axes, x: Real[np.ndarray, "k"], heads: Integer[np.ndarray, "k two"], panel: Panel, marker: str,
                 colour: str) -> None:
     "A panel's effects on some heads with their intervals, filled where they survive."
     at, result = tuple(heads.T), panel.result
@@ -169,7 +170,7 @@ def draw_series(ax: Axes, x: Real[np.ndarray, "n"], heads: Integer[np.ndarray, "
     ax.scatter(x, result.effect[at], s=20, marker=marker, facecolors=[colour if a else "white" for a in alive],
                edgecolors=colour, linewidths=1, zorder=3)
 
-def name_heads(ax: Axes, heads: Integer[np.ndarray, "n two"], flags: Bool[np.ndarray, "layer head"]) -> None:
+def name_heads(ax: Axes, heads: Integer[np.ndarray, "k two"], flags: Bool[np.ndarray, "layer head"]) -> None:
     "Heads along the x axis, every other one on a grey ground, those that a control shows too with a corner."
     for i in range(0, len(heads), 2): ax.axvspan(i - .5, i + .5, color="#f4f4f4", linewidth=0, zorder=0)
     ax.set_xticks(range(len(heads)), [f"L{l}H{h}" + "\n◥"*bool(flags[l, h]) for l, h in heads], fontsize=7.5)
@@ -194,7 +195,7 @@ def draw_strip(ax: Axes, panels: list[Panel], passed: str) -> None: # what a fil
 # %% ../nbs/04_findings.ipynb #c027
 def draw_panel(ax: Axes, panel: Panel, title: str, norm: Normalize, left: bool, bottom: bool, weight: str):
     "One map, its axes named where it stands at the edge; returns the image."
-    image, _ = draw_heads(ax, panel.result.effect.astype(float), norm, **panel.marks)
+    image, _ = draw_heads(ax, panel.result.effect.astype(float), norm, panel.marks)
     ax.set_title(title, fontsize=8, fontweight=weight, pad=4, parse_math=False)
     if not left: ax.set(ylabel="", yticklabels=[])
     if not bottom: ax.set(xlabel="", xticklabels=[])
@@ -242,7 +243,7 @@ def plot_controls(result: HeadResult, # with its controls, any number
                 parse_math=False)
     return figure
 
-# %% ../nbs/04_findings.ipynb #c038
+# %% ../nbs/04_findings.ipynb #c039
 HELD_OUT = ("layer", "head", "effect_chosen", "effect_tested", "low_tested", "high_tested", "q_tested") # of the table
 ALIVE, DEAD = "#d55e00", "#8a8a8a" # vermilion and grey differ in lightness too
 
@@ -253,7 +254,7 @@ def check_held_out(table: pd.DataFrame) -> pd.DataFrame: # sorted by the effect 
     found = ", ".join(map(str, table.columns)) or "no column"
     raise InputError(f"The table lacks {', '.join(missing)}: found {found}.")
 
-def draw_halves(ax: Axes, table: pd.DataFrame, y: np.ndarray, alive: Bool[np.ndarray, "n"]) -> None:
+def draw_halves(ax: Axes, table: pd.DataFrame, y: np.ndarray, alive: Bool[np.ndarray, "k"]) -> None:
     "Both effects of each head, the interval of the tested one, and a dotted line from the first to the second."
     colours = np.where(alive, ALIVE, DEAD)
     chosen, tested = (table[f"effect_{half}"].to_numpy(float) for half in ("chosen", "tested"))
@@ -265,12 +266,12 @@ def draw_halves(ax: Axes, table: pd.DataFrame, y: np.ndarray, alive: Bool[np.nda
 def held_out_legend(ax: Axes, passed: str) -> None:
     "What hollow and filled, vermilion and grey mean, beside the plot."
     looks = {"on the half that chose": ("white", INK), f"on the other half, {passed}": (ALIVE, ALIVE),
-             "on the other half, not so": (DEAD, DEAD)}
+             f"on the other half, {passed.replace('≤', '>')}": (DEAD, DEAD)}
     handles = [Line2D([], [], linestyle="", marker="o", markersize=4.5, markerfacecolor=face, markeredgecolor=edge,
                       label=label) for label, (face, edge) in looks.items()]
     ax.legend(handles=handles, loc="upper left", bbox_to_anchor=(1.01, 1), borderaxespad=0, frameon=False, fontsize=7)
 
-# %% ../nbs/04_findings.ipynb #c039
+# %% ../nbs/04_findings.ipynb #c040
 @styled
 def plot_held_out(table: pd.DataFrame, # one row per chosen head, with the columns of `HELD_OUT`
                   *,

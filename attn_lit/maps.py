@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['VEIL', 'REPRODUCED', 'map_size', 'head_norm', 'annotate_cells', 'hatch_missing', 'as_mark', 'pale_cells',
-           'put_shapes', 'outline_cells', 'flag_cells', 'draw_heads', 'pale_bar', 'plot_head_map']
+           'put_shapes', 'outline_cells', 'flag_cells', 'check_marks', 'draw_heads', 'pale_bar', 'plot_head_map']
 
 # %% ../nbs/04_maps.ipynb #c003
 from typing import Any
@@ -98,27 +98,33 @@ def flag_cells(ax: Axes, mark: Bool[Any, "layer head"], label: str) -> list[str]
 # %% ../nbs/04_maps.ipynb #c015
 REPRODUCED = "a control shows it too"
 
+def check_marks(values: Real[np.ndarray, "layer head"], # of the map
+                mark: Bool[Any, "layer head"] | None = None, # heads to frame
+                survive: Bool[Any, "layer head"] | None = None, # heads to frame, the others paled
+                reproduced: Bool[Any, "layer head"] | None = None # heads with a black corner
+                ) -> dict[str, np.ndarray]: # those that were given, by name
+    "Marks as boolean arrays; raises `InputError` for another shape, and for two kinds of frame."
+    if mark is not None and survive is not None: raise InputError("mark and survive both frame heads: give one.")
+    marks = dict(mark=mark, survive=survive, reproduced=reproduced)
+    return {name: as_mark(m, values, name) for name, m in marks.items() if m is not None}
+
 def draw_heads(ax: Axes, # to draw on
                values: Real[np.ndarray, "layer head"], # NaN where there is none
                norm: Normalize, # from `head_norm`
-               mark: Bool[Any, "layer head"] | None = None, # heads to frame
-               survive: Bool[Any, "layer head"] | None = None, # heads to frame, the others paled
-               reproduced: Bool[Any, "layer head"] | None = None, # heads with a black corner
+               marks: dict[str, np.ndarray], # from `check_marks`
                label: str | None = None # what the frame means
                ) -> tuple[Any, list[str]]: # the image, what to note below it
-    "Draw the cells of a map, its axes and its marks; raises `InputError` for marks of another shape."
-    frame = mark if survive is None else survive
-    if survive is not None and mark is not None: raise InputError("mark and survive both frame heads: give one.")
-    if frame is not None: frame = as_mark(frame, values, "mark" if survive is None else "survive")
-    paled = np.zeros(values.shape, bool) if survive is None else ~frame & np.isfinite(values)
+    "Draw the cells of a map, its axes and its marks."
+    survive = marks.get("survive")
+    paled = np.zeros(values.shape, bool) if survive is None else ~survive & np.isfinite(values)
     image = draw_cells(ax, values, norm, DIVERGING if isinstance(norm, CenteredNorm) else SEQUENTIAL)
     label_numbers(ax.yaxis, "layer", values.shape[0])
     label_numbers(ax.xaxis, "head", values.shape[1])
     notes = annotate_cells(ax, image, values, paled) + hatch_missing(ax, values)
     if paled.any(): pale_cells(ax, paled)
-    if frame is not None: notes += outline_cells(ax, frame, label or ("marked" if survive is None else "survive"))
-    if survive is not None: notes[-1] += "; others paled"
-    if reproduced is not None: notes += flag_cells(ax, as_mark(reproduced, values, "reproduced"), REPRODUCED)
+    if "mark" in marks: notes += outline_cells(ax, marks["mark"], label or "marked")
+    if survive is not None: notes += [f"{n}; others paled" for n in outline_cells(ax, survive, label or "survive")]
+    if "reproduced" in marks: notes += flag_cells(ax, marks["reproduced"], REPRODUCED)
     return image, notes
 
 def pale_bar(bar) -> None:
@@ -142,12 +148,12 @@ def plot_head_map(values: Real[Any, "layer head"], # one number per head; NaN wh
                   ) -> Axes:
     "A map of every head, layers down and heads across, in the unit of `label`; raises `InputError` for a wrong shape."
     values = as_array(values, "layer head", "values").astype(float)
+    marks = check_marks(values, mark, survive, reproduced)
     if ax is None: ax = new_axes(*map_size(*values.shape))
-    norm = head_norm(values, signed, limits)
-    image, notes = draw_heads(ax, values, norm, mark, survive, reproduced, mark_label)
+    image, notes = draw_heads(ax, values, head_norm(values, signed, limits), marks, mark_label)
     if note: notes.append(note)
     if notes: add_note(ax, notes)
     if title: ax.set_title(title, parse_math=False)
     bar = colour_bar(ax, image, label or "")
-    if survive is not None: pale_bar(bar)
+    if "survive" in marks: pale_bar(bar)
     return ax
