@@ -22,6 +22,7 @@ from torch.nn.functional import cross_entropy
 from tqdm import tqdm
 
 from .base import InputError, check_choice, check_range
+from .evidence import draws
 from .models import Parts, encode, in_features, load_model, pad_batch, provenance
 from .neurons import BACKENDS, bridged, hooked, recorded
 from .stats import HeadResult, weighted_mean, with_interval, with_sign_flip
@@ -250,7 +251,7 @@ def full_ablation_matrix(texts: list[str], # the corpus; short texts will do
                          model, # from `load_model`
                          mode: str = "zero", # or "mean", "resample", with a reference
                          reference: list[str] | None = None, # held-out texts for mean and resample
-                         n: int = 10_000, # sign flips and resamples of the texts
+                         n: int | None = None, # sign flips and resamples of the texts; see `evidence.draws`
                          **kwargs # seed, batch_tokens, backend: see `set_up`
                          ) -> AblationMap: # effect: nats per token, positive where the head helped
     "The change of the loss when each head is taken out by itself, tested; `InputError` for bad texts, mode, reference."
@@ -263,4 +264,4 @@ def full_ablation_matrix(texts: list[str], # the corpus; short texts will do
     name, corpus = f"change of the loss without the head ({mode}), nats per token", experiment.corpus
     found = AblationMap("ablation", experiment.mean(scores), name, signed=True, scores=scores, clean=clean,
                         n_tokens=corpus.n_tokens, dropped=corpus.dropped, provenance=experiment.made)
-    return tested_by_token(found, n, kwargs.get("seed", 0))
+    return tested_by_token(found, draws(n, scores[0].size), kwargs.get("seed", 0))

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from .base import InputError
-from .evidence import Design, with_controls
+from .evidence import Design, draws, with_controls
 from .marks import count_words, mark_words, word_spans
 from .models import Encoded, encode, load_model, provenance, random_twin
 from .stats import HeadResult, mean_score, weighted_mean, with_interval
@@ -58,6 +58,7 @@ class Pair:
     kind: str = "own" # which list it belongs to
     template: str | None = None # pairs of one template are not independent: the cluster for tests
     stereotype: str | None = None # the member that the stereotype expects, "male" or "female"
+    who: str | None = None # whom it is about; pairs about one person are not independent either
     def __post_init__(self): self.form = check_form(self.male, self.female, self.form)
 
 # %% ../nbs/07_bias.ipynb #c015
@@ -85,7 +86,7 @@ def pairs_about(who: list[str], # nouns that take "the"
                 ) -> list[Pair]: # every noun in every template
     "Pairs about each of these people, in all of `TEMPLATES`."
     def fill(noun, form, text): return [text.format(who=noun, pronoun=p) for p in PRONOUNS[form]]
-    return [Pair(*fill(noun, form, text), form, kind, name, stereotype)
+    return [Pair(*fill(noun, form, text), form, kind, name, stereotype, noun)
             for noun in who for name, (form, text) in TEMPLATES.items()]
 
 # %% ../nbs/07_bias.ipynb #c017
@@ -159,7 +160,7 @@ def differential(tokenizer, # from `load_model`
                  model, # from `load_model`
                  pairs: list[Pair] | None = None, # sentences that differ in the pronoun alone; None takes `PAIRS`
                  controls: bool = True, # make them as well
-                 n: int = 10_000, # flips and resamples
+                 n: int | None = None, # flips and resamples; see `evidence.draws`
                  seed: int = 0, # of the flips and controls
                  batch_tokens: int = 512 # tokens in a batch, padding included
                  ) -> HeadResult: # effect: Δ; scores: each pair's signed difference, NaN for a pair that is dropped
@@ -177,7 +178,7 @@ def differential(tokenizer, # from `load_model`
         "bias", mean_score(np.abs(scores)), "mean |attention to male − to female pronoun|", signed=False, scores=scores,
         dropped=dropped, how=Design(clusters=templates, n=n, seed=seed), words=dict(pronouns),
         checks=checked(both, found, tokenizer, model) if controls else {}, provenance=provenance(tokenizer, model))
-    result = with_interval(result, lambda w, x: weighted_mean(w, np.abs(x)), templates, n, seed=seed)
+    result = with_interval(result, lambda w, x: weighted_mean(w, np.abs(x)), templates, draws(n, scores[0].size), seed=seed)
     if not controls: return result
     def of(pairs, model=model): return differential(tokenizer, model, pairs, False, n, seed, batch_tokens)
     return with_controls(result, dict(neutral=lambda: of(NEUTRAL), definitional=lambda: of(DEFINITIONAL)),
@@ -201,11 +202,18 @@ def signed_differential(result: HeadResult, # from `differential`
 
 def stereotype_differential(result: HeadResult, # from `differential`
                             pairs: list[Pair] # the same
-                            ) -> HeadResult: # its scores: each pair's difference, positive towards the stereotype
-    "Mean attention to the expected minus to the other pronoun, tested; `InputError` if pairs do not say which."
+                            ) -> HeadResult: # a score a person where it is known whom pairs are about, else a pair
+    "Whether attention leans to the pronoun that the stereotype expects, tested; `InputError` if pairs do not say which."
     sides = [pair.stereotype for pair in pairs]
     if set(sides) != {"male", "female"}:
         raise InputError("The pairs do not all have a stereotype, or all have the same: expected male for some, female "
                          "for others.")
-    signs = np.where(np.array(sides) == "male", 1, -1)
-    return leaning(result, "mean attention to the stereotype's pronoun − to the other", signs)
+    signs = np.where(np.array(sides) == "male", 1., -1.)
+    if not all(pair.who for pair in pairs):
+        return leaning(result, "mean attention to the stereotype's pronoun − to the other", signs)
+    people, which = np.unique([pair.who for pair in pairs], return_inverse=True)
+    scores = np.stack([mean_score(result.scores[which == i]) for i in range(len(people))])
+    labels = np.array([signs[which == i].mean() for i in range(len(people))])
+    name = f"Pearson r of the stereotype with attention to male − to female pronoun, over {len(people)} people"
+    return Design(labels, n=result.how.n, seed=result.how.seed, resolution=1e-7).test(
+        replace(result, effect_name=name, signed=True, scores=scores, controls={}))

@@ -112,10 +112,10 @@ PAGE = (9., 8.) # width and height that all maps together may have, in inches
 LEFT, GAP = .75, .22 # inches left of the first map, and between two
 
 def best_grid(n: int, layers: int, heads: int) -> tuple[int, float]: # columns, a cell in inches
-    "The grid of `n` maps with the largest cells; among equals the one with the fewest empty places, then rows."
+    "The grid of `n` maps with the largest cells; among equals the one with the fewest rows, then empty places."
     cap = .28 if n > 1 else .5
     cells = {c: min((PAGE[0]/c - GAP)/heads, (PAGE[1]/math.ceil(n/c) - .5)/layers, cap) for c in range(1, n + 1)}
-    columns = max(cells, key=lambda c: (round(cells[c], 2), -(-n % c), c))
+    columns = max(cells, key=lambda c: (round(cells[c], 2), -math.ceil(n/c), -(-n % c)))
     return columns, max(math.floor(1000*cells[columns])/1000, .03)
 
 class Sheet(NamedTuple):

@@ -199,7 +199,7 @@ def head_scores(tokenizer, # from `load_model`
                 max_offset: int = 0, # by how many tokens a marker may be away from its counterpart
                 bare: Sequence[str | None] | None = None, # the prompts without their instructions, where there is no `plain`
                 controls: bool = True, # make them as well
-                n: int = 10_000, # flips and resamples
+                n: int | None = None, # flips and resamples; see `evidence.draws`
                 seed: int = 0, # of the flips and controls
                 alpha: float = .05 # for the heads that controls show as well
                 ) -> HeadResult: # effect: share of a query's attention, −1 to 1; scores: (pair, layer, head)

@@ -110,7 +110,8 @@ def attention_stage(run: Run) -> None:
 
 def entropy_stage(run: Run) -> None:
     "Entropy over the bundled texts, in nats."
-    found = entropy.entropy_heads(run.few(entropy.TEXTS), run.tokenizer, run.model, **run.how)
+    found = entropy.entropy_heads(run.few(entropy.TEXTS), run.tokenizer, run.model, controls=run.settings.controls,
+                                  seed=run.settings.seed)
     run.draw(findings.plot_controls(found), "entropy_heatmap.png")
     run.keep("entropy", found)
 
@@ -196,7 +197,7 @@ def overview(run: Run) -> None:
     found = {name: run.maps[name] for name in names if name in run.maps}
     panels = {name: found[name].effect if name in found else None for name in names}
     alive = {name: result.survivors(run.settings.alpha) for name, result in found.items() if result.q is not None}
-    run.draw(figures.plot_summary(**panels, survive=alive, title=run.record["provenance"]["model"]),
+    run.draw(figures.plot_summary(**panels, survive=alive, signed=True, title=run.record["provenance"]["model"]),
              "head_summary_overview.png")
 
 # %% ../nbs/14_pipeline.ipynb #c027
@@ -285,7 +286,7 @@ HELP = dict(
     lexicon="sentiment words: a file (one a line, csv, json, VADER) or a folder with Hu and Liu's two lists",
     controls="measure the controls too", split="choose heads on this share of the items and test them on the others; "
     "the data's own splits are used where it has some",
-    alpha="the highest q that survives", permutations="permutations and resamples", seed="of all that is random",
+    alpha="the highest q that survives", permutations="permutations and resamples; if left out 10,000, or 40 a head where that is more", seed="of all that is random",
     revision="branch, tag or commit on the hub", trust_remote_code="run the model's own Python code")
 FLAGS = dict(bias_data=("--bias-data", "--pairs"), controls=("--controls/--no-controls",), quick=("--quick",),
              trust_remote_code=("--trust-remote-code",))

@@ -57,7 +57,7 @@ class Settings:
     controls: bool = True
     split: float | None = None # choose heads on this share of the items, test them on the others
     alpha: float = .05
-    permutations: int = 10_000 # and resamples
+    permutations: int | None = None # and resamples; None: 10,000, or 40 a head where that is more
     seed: int = 0
     revision: str | None = None
     trust_remote_code: bool = False
@@ -202,7 +202,8 @@ TESTED: dict[str, dict] = dict( # analysis → what is measured, how it is teste
                "plain text, averaged over the queries that see one",
         test="sign flip", controls=["shuffled prompts", "other words", "random weights"]),
     ablation=dict(metric="change of the loss without the head (zero), nats per token", test="sign flip", controls=[]))
-CORRECTION = "q (Benjamini–Hochberg) and max-T over all heads; intervals by BCa bootstrap"
+CORRECTION = ("q (Benjamini–Hochberg) and max-T over all heads; intervals by BCa bootstrap; 10,000 permutations and resamples "
+              "or 40 a head where that is more, if no number is set")
 
 def make_plan(settings: Settings, inputs: Inputs) -> dict:
     "What a run with these settings does, in full: plain data, ready for YAML."

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from .base import whole_file
+from .evidence import draws
 from .results import HeadResult, marked_heads
 
 # %% ../nbs/14_record.ipynb #c007
@@ -60,11 +61,12 @@ def head_line(row, result: HeadResult) -> str:
 def least_p(result: HeadResult) -> float:
     "The smallest p that the result's test could have given."
     design = result.how
-    if design is not None and design.labels is not None: return 1/(design.n + 1)
+    n = draws(design and design.n, result.effect.size)
+    if design is not None and design.labels is not None: return 1/(n + 1)
     clusters = None if design is None else design.clusters
     used = np.isfinite(result.scores).any((1, 2))
-    n = used.sum() if clusters is None else len(np.unique(np.asarray(clusters)[used]))
-    return max(2.**(1 - int(n)), 1/10_001 if design is None else 1/(design.n + 1))
+    flipped = used.sum() if clusters is None else len(np.unique(np.asarray(clusters)[used]))
+    return max(2.**(1 - int(flipped)), 1/(n + 1))
 
 def doubts(result: HeadResult) -> list[str]:
     "What one should know before one believes a result."

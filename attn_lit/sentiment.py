@@ -80,7 +80,7 @@ def correlate(what: str, # what is marked: "keyword" …
               labels: Float[np.ndarray, "text"],
               marks: list[Bool[np.ndarray, "_"]], # the keys that are meant, one array a text
               source: dict, # for the provenance
-              n: int = 10_000, # orders of the labels
+              n: int | None = None, # orders of the labels; see `evidence.draws`
               seed: int = 0 # of the orders
               ) -> HeadResult: # scores: attention per marked token beyond chance
     "Pearson r of attention on marked tokens with the label, length and number of marks partialled out, tested."
@@ -118,7 +118,7 @@ def head_scores(texts: list[str], # the corpus
                 model, # from `load_model`
                 keywords: dict | list = SENTIMENT_KEYWORDS, # words, or named lists of words
                 controls: bool = True, # make them as well
-                n: int = 10_000, # orders of the labels
+                n: int | None = None, # orders of the labels; see `evidence.draws`
                 seed: int = 0, # of the orders and controls
                 alpha: float = .05 # for the heads that controls show as well
                 ) -> HeadResult: # effect: Pearson r, −1 to 1, NaN where undefined
