@@ -34,10 +34,12 @@ class Items:
         return [name for name in dict.fromkeys(row["split"] for row in self.rows) if name is not None]
 
     def __repr__(self) -> str:
-        counts = Counter(row["split"] or "no split" for row in self.rows)
-        said = [", ".join(f"{n:,} {what}" for what, n in counts.items())]
-        if self.dropped: said.append("dropped: " + ", ".join(f"{n:,} {why}" for why, n in self.dropped.items()))
-        return f"{len(self.rows):,} rows of {self.source!r}, read as {self.format} ({'; '.join(said)})"
+        counts = Counter(row["split"] or "no split" for row in self.rows) if self.splits else {}
+        name = Path(self.source).name if self.sha256 else self.source
+        said = f"{len(self.rows):,} rows of {name!r}, read as {self.format}"
+        for what, numbers in (("splits", counts), ("dropped", self.dropped)):
+            if numbers: said += f"; {what}: " + ", ".join(f"{n:,} {name}" for name, n in numbers.items())
+        return said
 
 # %% ../nbs/00_data.ipynb #c010
 SPLITS = dict(train=("train", "training"), dev=("dev", "validation", "valid", "val"), test=("test", "testing"))
@@ -53,7 +55,7 @@ def pick_split(items: Items, split: str | None) -> Items:
     rows = [row for row in items.rows if row["split"] and ALIASES.get(row["split"], row["split"]) ==
             ALIASES.get(split, split)]
     if rows: return replace(items, rows=rows)
-    raise InputError(f"{items.source!r} has no split {split!r}: it has {', '.join(items.splits) or 'no splits at all'}.")
+    raise InputError(f"{items.source!r} has no split {split!r}: it has {', '.join(items.splits) or 'no splits'}.")
 
 # %% ../nbs/00_data.ipynb #c013
 @contextmanager
@@ -78,7 +80,7 @@ DELIMITERS = {".csv": ",", ".tsv": "\t"}
 NUMBER = re.compile(r"\s*[-+]?\d+(\.\d*)?\s*")
 
 def read_table(text: str, delimiter: str) -> list[dict]:
-    "Rows of a CSV or TSV text, every field a text or None; raises `InputError` if a line has another number of fields."
+    "Rows of a CSV or TSV text, every field a text or None; `InputError` if a line has another number of fields."
     quoting = csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL
     reader, names, rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, quoting=quoting,
                                      strict=True), None, []
@@ -89,8 +91,8 @@ def read_table(text: str, delimiter: str) -> list[dict]:
             names = [str(i) for i, _ in enumerate(fields, 1)] if unnamed else [name.strip() for name in fields]
             if not unnamed: continue
         if len(fields) != len(names):
-            raise InputError(f"Line {reader.line_num} has {len(fields)} fields and the first has {len(names)}: expected "
-                             "the same number (in CSV, a text with a comma needs quotes around it).")
+            raise InputError(f"Line {reader.line_num} has {len(fields)} fields and the first has {len(names)}: "
+                             "expected the same number (in CSV, a text with a comma needs quotes around it).")
         rows.append({name: value or None for name, value in zip(names, fields)})
     return rows
 
@@ -138,8 +140,8 @@ def table_files(folder: Path) -> list[Path]:
     chosen = [p for p in files if split_of(str(p.relative_to(folder)))] or files
     if len(chosen) == 1 or any(split_of(str(p.relative_to(folder))) for p in chosen): return chosen
     found = ", ".join(p.name for p in files[:5]) or f"none named {', '.join(ENDINGS)}"
-    raise InputError(f"Folder {str(folder)!r} has {len(files)} files to read ({found}): expected one, or some named after "
-                     "train, dev or test; name one file.")
+    raise InputError(f"Folder {str(folder)!r} has {len(files)} files to read ({found}): expected one, or some named "
+                     "after train, dev or test; name one file.")
 
 def with_split(rows: list[dict], split: str | None) -> list[dict]:
     "The rows with a split each: what their own column `split` says, or else `split`."
