@@ -59,13 +59,14 @@ def pick_split(items: Items, split: str | None) -> Items:
 
 # %% ../nbs/00_data.ipynb #c013
 @contextmanager
-def reading(name: str):
-    "Turns whatever a reader raises into an `InputError` of one sentence, with its cause."
+def reading(name: str, form: str = ""):
+    "Turns whatever a reader raises into an `InputError` of one sentence: what was read, as what, and the cause."
     try: yield
     except InputError: raise
     except Exception as error:
-        why = " ".join(str(error.__cause__ or error).split())[:200].rstrip(".") or "it is empty or broken"
-        raise InputError(f"Cannot read {name!r}: {why}.") from error
+        why = " ".join(str(error.__cause__ or error).split())[:200].rstrip(".!") or "it is empty or broken"
+        if isinstance(error, KeyError): why = f"a part {why} is missing"
+        raise InputError(f"Cannot read {name!r}{form and f' as {form}'}: {why}.") from error
 
 def decoded(data: bytes, name: str, otherwise: str | None = None) -> str:
     "UTF-8 text without its byte-order mark; what is no UTF-8 is read as `otherwise`, or is an `InputError`."
@@ -80,7 +81,7 @@ DELIMITERS = {".csv": ",", ".tsv": "\t"}
 NUMBER = re.compile(r"\s*[-+]?\d+(\.\d*)?\s*")
 
 def read_table(text: str, delimiter: str) -> list[dict]:
-    "Rows of a CSV or TSV text, every field a text or None; `InputError` if a line has another number of fields."
+    "Rows of a CSV or TSV text, every field a text or None; `csv.Error` if a line has another number of fields."
     quoting = csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL
     reader, names, rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, quoting=quoting,
                                      strict=True), None, []
@@ -89,10 +90,12 @@ def read_table(text: str, delimiter: str) -> list[dict]:
         if names is None:
             unnamed = any(map(NUMBER.fullmatch, fields))
             names = [str(i) for i, _ in enumerate(fields, 1)] if unnamed else [name.strip() for name in fields]
+            if len({*filter(None, names)}) < len([*filter(None, names)]):
+                raise csv.Error(f"two columns have one name ({', '.join(names)})")
             if not unnamed: continue
         if len(fields) != len(names):
-            raise InputError(f"Line {reader.line_num} has {len(fields)} fields and the first has {len(names)}: "
-                             "expected the same number (in CSV, a text with a comma needs quotes around it).")
+            raise csv.Error(f"line {reader.line_num} has {len(fields)} fields and the first has {len(names)}: expected "
+                            "the same number (in CSV, a text with a comma needs quotes around it)")
         rows.append({name: value or None for name, value in zip(names, fields)})
     return rows
 
@@ -152,7 +155,8 @@ def from_hub(source: str) -> Items:
     import datasets
     datasets.disable_progress_bars(); datasets.logging.set_verbosity(datasets.logging.CRITICAL)
     name, _, configuration = source.partition(":")
-    with reading(source): parts = datasets.load_dataset(name, configuration or None)
+    with reading(source, "a file, a folder or a data set on the hub"):
+        parts = datasets.load_dataset(name, configuration or None)
     rows = [row for split, part in parts.items() for row in with_split(named(part), split)]
     urls = " ".join(url for part in parts.values() for url in part.info.download_checksums or ())
     commit = re.search(r"@([0-9a-f]{40})/", urls)
@@ -176,6 +180,7 @@ def read_items(source: str | Path, # a file, a folder or a name on the hub
         name = str(file.relative_to(path)) if path.is_dir() else file.name
         rows, items.sha256[name] = read_file(file, name if path.is_dir() else source)
         items.rows += with_split(rows, split_of(name))
+    if not items.rows: raise InputError(f"{source!r} has no rows.")
     return pick_split(items, split)
 
 # %% ../nbs/00_data.ipynb #c035

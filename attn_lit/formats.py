@@ -7,7 +7,7 @@ __all__ = ['Telling', 'SENTIMENT_COLUMNS', 'SENTIMENT_FORMATS', 'LABELS', 'WINOB
            'BIAS_FORMATS', 'CANDIDATES', 'INSTRUCTION_COLUMNS', 'INSTRUCTION_FORMATS', 'format_of', 'as_label',
            'review_folder', 'sentiment_items', 'candidate', 'pair_row', 'winobias_files', 'winobias_pairs',
            'antecedents', 'winobias', 'winogender', 'filled', 'winogender_templates', 'crows_pairs', 'stereoset',
-           'on_gender', 'own_pairs', 'bias_items', 'instruction_items']
+           'on_gender', 'own_pairs', 'bias_items', 'first_input', 'instruction_items']
 
 # %% ../nbs/02_formats.ipynb #c003
 import hashlib, math, re
@@ -34,7 +34,7 @@ SENTIMENT_COLUMNS = dict(
     text=("text", "sentence", "review", "content", "comment", "tweet", "document", "body", "1"),
     label=("label", "sentiment", "rating", "score", "stars", "polarity", "class", "target", "2"))
 SENTIMENT_FORMATS: Telling = {"SST-2": [{"sentence", "label"}, {"1", "2"}], "IMDB": [{"review", "sentiment"}]}
-LABELS = dict(positive=1., pos=1., negative=0., neg=0., neutral=.5)
+LABELS = dict(positive=1., pos=1., negative=0., neg=0., neutral=.5) | {"true": 1., "false": 0.}
 
 def as_label(value) -> float | None:
     "A label as a number, None if there is none; raises `InputError` if it is neither a number nor a known word."
@@ -202,7 +202,7 @@ def bias_items(source: str | Path, # a file, a folder or a name on the hub
     items = read_items(source, split)
     form = None if columns else format_of(items, BIAS_FORMATS)
     which = {} if form else find_columns(items, BIAS_COLUMNS, columns, needed=("male", "female"))
-    with reading(str(source)):
+    with reading(str(source), form or ""):
         if form in ("CrowS-Pairs", "StereoSet"): items = on_gender(items)
         rows = list(CANDIDATES[form](items.rows) if form else own_pairs(items.rows, which))
     return made(replace(items, rows=rows), form or items.format, pair_row)
@@ -215,6 +215,11 @@ INSTRUCTION_FORMATS: Telling = {
     "IFEval pairs": [{"prompt", "prompt_without_instruction"}], "IFEval": [{"prompt", "instruction_id_list"}],
     "self-instruct": [{"instruction", "instances"}], "Alpaca": [{"instruction", "input", "output"}]}
 
+def first_input(instances) -> str | None:
+    "The input of the first of a seed task's instances; raises `InputError` if they are none."
+    try: return as_text(instances[0]["input"]) if instances else None
+    except (TypeError, KeyError): raise InputError("its instances are no list of inputs and outputs") from None
+
 def instruction_items(source: str | Path, # a file, a folder or a name on the hub
                       columns: Mapping[str, str] | None = None, # {"instruction": …} where it is called otherwise
                       split: str | None = None # one split; None takes all
@@ -226,7 +231,7 @@ def instruction_items(source: str | Path, # a file, a folder or a name on the hu
         cell = {role: row.get(which.get(role)) for role in INSTRUCTION_COLUMNS}
         task = as_text(cell["instruction"])
         if task is None: return "empty instruction"
-        given = as_text(cell["input"]) or as_text((cell["instances"] or [{}])[0].get("input"))
+        given = as_text(cell["input"]) or first_input(cell["instances"])
         if given and given.strip().lower() != "<noinput>": task = f"{task}\n\n{given}"
         if task == cell["bare"]: return "nothing taken away"
         return dict(instruction=task, plain=as_text(cell["plain"]), bare=as_text(cell["bare"]))
