@@ -17,7 +17,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any
 
-import matplotlib
+import click, matplotlib
 import torch
 import typer
 from tqdm import tqdm
@@ -314,13 +314,12 @@ def settings_from(options: dict[str, Any]) -> Settings:
 @app.command("run")
 @with_settings
 def run_command(
-    ctx: typer.Context,
     plan: Annotated[str | None, typer.Option(help="run just what this file from `attn-lit plan` says")] = None,
     **options
 ) -> None:
     "Run every analysis on one model; write figures, analysis_results.json, heads.csv, heads.parquet and plan.yaml."
     if plan:
-        given = [name for name in options if ctx.get_parameter_source(name).name == "COMMANDLINE"
+        given = [name for name in options if click.get_current_context().get_parameter_source(name).name == "COMMANDLINE"
                  and name not in ("out", "device")]
         if given:
             names = ", ".join("--" + name.replace("_", "-") for name in given)

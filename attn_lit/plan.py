@@ -238,9 +238,10 @@ def settings_of(plan, name: str) -> Settings:
         raise InputError(f"{name!r} is no plan: expected what `attn-lit plan` writes.")
     words = {k: plan[k] for k in ("keywords", "markers") if k in plan}
     kinds, given = {f.name: f.type for f in fields(Settings)}, plan["settings"] | words
-    for key, value in given.items():
+    for key, value in list(given.items()):
         if key not in kinds: raise InputError(f"{name!r} has an unknown setting {key!r}: expected {', '.join(kinds)}.")
         if not fits_type(value, kinds[key]): raise InputError(f"{name!r} has {value!r} as {key}: that has another type.")
+        if isinstance(value, int) and fits_type(.5, kinds[key]): given[key] = float(value)
     lists = [some for side in words.values() if isinstance(side, dict) for some in side.values()]
     if not all(isinstance(some, list) and all(isinstance(word, str) for word in some) for some in lists):
         raise InputError(f"{name!r} has words that are no texts: expected named lists of words, in quotes where YAML "

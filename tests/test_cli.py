@@ -112,7 +112,7 @@ BAD = {
     "one label": (lambda t: ["--sentiment-data", rows(t/"t.jsonl", [dict(text="A good fox.", label=1)]*6)], "label"),
     "no column": (lambda t: ["--sentiment-data", rows(t/"t.jsonl", [dict(words="A fox.")])], "no column text or label"),
     "broken file": (lambda t: ["--sentiment-data", broken(t/"t.jsonl")], "Cannot read"),
-    "empty file": (lambda t: ["--sentiment-data", rows(t/"t.jsonl", [])], "empty or broken"),
+    "empty file": (lambda t: ["--sentiment-data", rows(t/"t.jsonl", [])], "is empty"),
     "missing member": (lambda t: ["--pairs", rows(t/"p.jsonl", [dict(male=None, female="She left.")])], "row 1"),
     "pair that differs elsewhere": (lambda t: ["--pairs", rows(t/"p.jsonl", [dict(
         male="The nurse lost his keys.", female="The doctor lost her keys.")])], "nurse"),
