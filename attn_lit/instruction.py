@@ -213,7 +213,7 @@ def head_scores(tokenizer, # from `load_model`
     kept, dropped = matched(pairs, marks, max_offset, plain is None)
     picked = [pairs[i] for i in kept], [marks[i] for i in kept]
     found = differences(*picked, controls, tokenizer, model, seed)
-    counts = count_words([pair[0] for pair in picked[0]], words, "markers")
+    counts = count_words([pair[0] for pair in picked[0]], words, "markers", [m[0] for m in picked[1]])
     against = "instruction − prose at the same places" if plain is None else "instruction − plain"
     def tested(scores):
         full = np.full((len(pairs), *scores.shape[1:]), np.nan)

@@ -42,10 +42,16 @@ def pieces_of(encoded: Encoded, words: Iterable[str]) -> list[tuple[str, Bool[np
     "Each occurrence of one of `words`, in small letters, with the tokens it has."
     return [(encoded.text[a:b].lower(), mark_spans(encoded, [(a, b)])) for a, b in word_spans(encoded.text, words)]
 
-def count_words(texts: Iterable[Encoded], words: Iterable[str], what: str = "keywords") -> dict[str, int]:
+def count_words(texts: Sequence[Encoded], # the corpus
+                words: Iterable[str], # what is looked for
+                what: str = "keywords", # how they are called
+                marks: Sequence[Bool[np.ndarray, "_"]] | None = None # count only what these touch, an array a text
+                ) -> dict[str, int]: # of all, and of those in several tokens
     "How many of `words` there are in the texts, and how many of these the tokenizer cuts into several tokens."
-    n_tokens = np.array([marks.sum() for e in texts for _, marks in pieces_of(e, words)], int)
-    return {what: int((n_tokens > 0).sum()), f"{what} in several tokens": int((n_tokens > 1).sum())}
+    words, marks = list(words), [np.ones(len(e), bool) for e in texts] if marks is None else marks
+    n_tokens = np.array([piece.sum() for e, m in zip(texts, marks) for _, piece in pieces_of(e, words) if (piece & m).any()],
+                        int)
+    return {what: len(n_tokens), f"{what} in several tokens": int((n_tokens > 1).sum())}
 
 # %% ../nbs/02_marks.ipynb #c013
 @dataclass

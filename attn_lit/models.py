@@ -7,11 +7,11 @@ __all__ = ['DTYPES', 'TINY', 'ATTENTION', 'OUT_PROJ', 'DOWN_PROJ', 'FINAL_NORM',
            'pick_dtype', 'model_source', 'causes', 'loading_error', 'check_causal', 'quantization', 'with_pad_token',
            'quiet_loading', 'load_tokenizer', 'load_model', 'in_features', 'last_named', 'Sizes', 'Parts',
            'random_model', 'random_twin', 'Encoded', 'token_strings', 'encode', 'pad_batch', 'hashed', 'sha256_of',
-           'provenance']
+           'versions', 'provenance']
 
 # %% ../nbs/00_models.ipynb #c003
 import copy, hashlib, importlib.util, inspect, platform
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache, cached_property
 from importlib import metadata, resources
@@ -347,15 +347,21 @@ def sha256_of(path: Path) -> str:
     return hashed(path, path.stat().st_size, path.stat().st_mtime_ns)
 
 # %% ../nbs/00_models.ipynb #c065
+@cache
+def versions() -> dict[str, str]: # name → version
+    "Of Python and of the libraries that numbers depend on, as far as they are installed."
+    found = {"python": platform.python_version()}
+    for name in ("torch", "transformers", "tokenizers", "numpy", "scipy", "attn-lit"):
+        with suppress(metadata.PackageNotFoundError): found[name] = metadata.version(name)
+    return found
+
 def provenance(tokenizer, model) -> dict: # JSON-ready: model, weights, tokenizer, dtype, device, versions
     "What a result was computed with."
     source = Path(str(model.config._name_or_path))
     weights = sorted(source.glob("*.safetensors")) if source.is_dir() else []
-    libraries = ("torch", "transformers", "tokenizers", "numpy", "scipy", "attn-lit")
-    installed = {d.metadata["Name"].lower() for d in metadata.distributions() if d.metadata["Name"]}
     return dict(
         model="tiny" if source == TINY else source.name if weights else str(source), model_class=type(model).__name__,
         revision=getattr(model.config, "_commit_hash", None), weights_sha256={p.name: sha256_of(p) for p in weights},
         tokenizer_sha256=hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode()).hexdigest(),
         n_parameters=model.num_parameters(), dtype=str(model.dtype).removeprefix("torch."), device=str(model.device),
-        versions={"python": platform.python_version(), **{n: metadata.version(n) for n in libraries if n in installed}})
+        versions=versions())

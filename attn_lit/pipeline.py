@@ -17,7 +17,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any
 
-import click, matplotlib
+import matplotlib
 import torch
 import typer
 from tqdm import tqdm
@@ -294,7 +294,9 @@ MANY = dict(skip=(list[str], ()), columns=(list[str], ())) # options that take s
 
 def with_settings(command: Callable) -> Callable:
     "The command with an option for each setting that has a line of help, after its own."
-    own, known = list(inspect.signature(command).parameters.values())[:-1], {f.name: f for f in fields(Settings)}
+    own = [p.replace(annotation=typer.Context) if p.name == "ctx" else p
+           for p in list(inspect.signature(command).parameters.values())[:-1]]
+    known = {f.name: f for f in fields(Settings)}
     for name, says in HELP.items():
         kind, default = MANY.get(name, (known[name].type, known[name].default))
         kind = Annotated[kind, typer.Option(*FLAGS.get(name, ()), help=says)]
@@ -314,12 +316,13 @@ def settings_from(options: dict[str, Any]) -> Settings:
 @app.command("run")
 @with_settings
 def run_command(
+    ctx, # typer's
     plan: Annotated[str | None, typer.Option(help="run just what this file from `attn-lit plan` says")] = None,
     **options
 ) -> None:
     "Run every analysis on one model; write figures, analysis_results.json, heads.csv, heads.parquet and plan.yaml."
     if plan:
-        given = [name for name in options if click.get_current_context().get_parameter_source(name).name == "COMMANDLINE"
+        given = [name for name in options if ctx.get_parameter_source(name).name == "COMMANDLINE"
                  and name not in ("out", "device")]
         if given:
             names = ", ".join("--" + name.replace("_", "-") for name in given)

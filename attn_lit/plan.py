@@ -257,8 +257,8 @@ def read_plan(path: str, # from `attn-lit plan`
         plan = yaml.safe_load(data.decode("utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise InputError(f"Plan {path!r} cannot be read: {' '.join(str(error).split())[:200]}.") from error
-    settings = check_settings(replace(settings_of(plan, path), **where))
-    lexicon_free = replace(settings, lexicon=None) # its words are in the plan
+    settings = replace(settings_of(plan, path), **where)
+    lexicon_free = check_settings(replace(settings, lexicon=None)) # its words are in the plan
     inputs = load_inputs(lexicon_free)
     now = json.loads(json.dumps(make_plan(settings, inputs)))
     other = [d for d in differences(plan, now) if d != "attn_lit"]

@@ -134,7 +134,7 @@ def head_scores(texts: list[str], # the corpus
     check_usable(labels, np.array([m.any() for m in marks["keyword"]], bool), "keyword")
     scores = surplus(encoded, marks, tokenizer, model)
     def r(what, labels=labels): return correlate(what, scores[what], labels, marks[what], source, n, seed)
-    result = replace(r("keyword"), words=count_words(encoded, words))
+    result = replace(r("keyword"), words=count_words(encoded, words, marks=marks["keyword"]))
     if not controls: return result
     shuffled = np.random.default_rng(seed).permutation(labels)
     return with_controls(result, {

@@ -27,19 +27,19 @@ def check_map(result, model, low=0., high=1.):
 def check_entropy(tokenizer, model):
     for normalize in (False, True):
         for skip_first in (False, True):
-            check_map(entropy.entropy_heads(TEXTS, tokenizer, model, normalize, skip_first), model,
-                      high=1. if normalize else np.log(200))
+            check_map(entropy.entropy_heads(TEXTS, tokenizer, model, normalize, skip_first, controls=False),
+                      model, high=1. if normalize else np.log(200))
 
 
 def check_bias(tokenizer, model):
-    result = bias.differential(tokenizer, model, bias.PAIRS[:6])
+    result = bias.differential(tokenizer, model, bias.PAIRS[:6], controls=False)
     check_map(result, model)
     check_map(bias.signed_differential(result), model, low=-1.)
-    assert sum(result.dropped.values()) + len(result.scores) == 6
+    assert len(result.scores) == 6 and (result.n_used + result.n_dropped == 6).all()
 
 
 def check_patterns(tokenizer, model):
-    found = patterns.pattern_scores(tokenizer, model, n=2, period=12)
+    found = patterns.pattern_scores(tokenizer, model, n=2, period=12, controls=False)
     assert set(found) == set(patterns.PATTERNS)
     for result in found.values(): check_map(result, model)
     loss = patterns.repeat_loss(tokenizer, model, n=2, period=12)
@@ -55,6 +55,15 @@ def test_family(family, analysis, tokenizer):
     CHECKS[analysis](tokenizer, random_model(family, vocab=len(tokenizer)))
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_controls_of_every_family(family, tokenizer):
+    "The twin with random weights, and the checks that must give 0."
+    result = bias.differential(tokenizer, random_model(family, vocab=len(tokenizer)), bias.PAIRS[:16], n=200)
+    assert set(result.controls) == {"neutral", "definitional", "random weights"} and not result.no_control
+    assert result.checks and max(result.checks.values()) < 1e-5
+    for control in bias.signed_differential(result).controls.values(): assert np.isfinite(control.p).all()
+
+
 @pytest.mark.parametrize("analysis", CHECKS)
 def test_real_llama(analysis):
     if not STORIES.is_dir(): pytest.skip("stories260K is not beside this checkout")
@@ -65,7 +74,7 @@ def test_no_induction_beyond_a_window(tokenizer):
     "A head that sees five tokens cannot look twelve back, and gets no score for it."
     model = random_model("mistral", vocab=len(tokenizer), sliding_window=5)
     assert windows(model) == [5, 5]
-    found = patterns.pattern_scores(tokenizer, model, n=2, period=12)
+    found = patterns.pattern_scores(tokenizer, model, n=2, period=12, controls=False)
     assert found["induction"].effect.max() == found["duplicate"].effect.max() == 0 < found["previous"].effect.min()
 
 

@@ -1,4 +1,5 @@
 "The command line end to end: what a stranger types, and what they are told when it cannot be."
+import hashlib
 import json
 import os
 import re
@@ -47,7 +48,9 @@ def test_a_whole_run(tmp_path):
     for layer in range(4):
         assert {f"layer_{layer}_all_heads.png", f"neurons_L{layer}.png"} <= names
         assert any(re.fullmatch(rf"attn_L{layer}_H\d+\.png", n) for n in names)
-    assert "analysis_results.json" in result.stdout and "Largest effects" in result.stdout
+    assert "analysis_results.json" in result.stdout and "sentiment: 0 of 32 heads" in result.stdout
+    assert "\n  none\n" in result.stdout and "Described, not tested: entropy" in result.stdout
+    assert {"heads.csv", "heads.parquet", "plan.yaml"} <= {p.name for p in tmp_path.iterdir()}
     assert found["provenance"]["arguments"]["model"] == "tiny" and found["status"] == "complete"
 
 
@@ -110,12 +113,23 @@ BAD = {
     "no keyword": (lambda t: ["--sentiment-data",
                               rows(t/"t.jsonl", [dict(text="A fox.", label=i % 2) for i in range(6)])], "keyword"),
     "one label": (lambda t: ["--sentiment-data", rows(t/"t.jsonl", [dict(text="A good fox.", label=1)]*6)], "label"),
-    "no column": (lambda t: ["--sentiment-data", rows(t/"t.jsonl", [dict(words="A fox.")])], "no column text or label"),
+    "no column": (lambda t: ["--sentiment-data", rows(t/"t.jsonl", [dict(words="A fox.")])], "has the columns words"),
+    "column that is not there": (lambda t: ["--columns", "text=body", "--sentiment-data",
+                                            rows(t/"t.jsonl", [dict(text="A fox.", label=1)])], "no column 'body'"),
+    "column without a name": (lambda t: ["--columns", "text"], "role=name"),
+    "unknown role": (lambda t: ["--columns", "words=body"], "The column for 'words'"),
+    "split of nothing": (lambda t: ["--split", "1"], "between 0 and 1"),
+    "alpha": (lambda t: ["--alpha", "5"], "between 0 and 1"),
+    "permutations": (lambda t: ["--permutations", "5"], "too few"),
+    "no such split": (lambda t: ["--use-split", "dev", "--sentiment-data",
+                                 rows(t/"t.jsonl", [dict(text="A good fox.", label=1)])], "has no split 'dev'"),
+    "no lexicon": (lambda t: ["--lexicon", t/"words.txt"], "There is no lexicon"),
+    "no plan": (lambda t: ["--plan", t/"plan.yaml"], "cannot be given with --plan"),
     "broken file": (lambda t: ["--sentiment-data", broken(t/"t.jsonl")], "Cannot read"),
     "empty file": (lambda t: ["--sentiment-data", rows(t/"t.jsonl", [])], "is empty"),
-    "missing member": (lambda t: ["--pairs", rows(t/"p.jsonl", [dict(male=None, female="She left.")])], "row 1"),
+    "missing member": (lambda t: ["--pairs", rows(t/"p.jsonl", [dict(male=None, female="She left.")])], "a member is missing"),
     "pair that differs elsewhere": (lambda t: ["--pairs", rows(t/"p.jsonl", [dict(
-        male="The nurse lost his keys.", female="The doctor lost her keys.")])], "nurse"),
+        male="The nurse lost his keys.", female="The doctor lost her keys.")])], "differ elsewhere"),
 }
 
 
@@ -141,6 +155,54 @@ def test_pickled_weights_are_refused(tmp_path, one_sentence):
     tokenizer.save_pretrained(tmp_path); model.config.save_pretrained(tmp_path)
     torch.save(model.state_dict(), tmp_path/"pytorch_model.bin")
     assert "safetensors" in one_sentence("run", "--model", tmp_path, "--out", tmp_path/"out")
+
+
+def results(folder): return json.loads((folder/"analysis_results.json").read_text())
+
+
+def test_a_plan_is_run_as_it_says(tmp_path):
+    "Written by one command, run by another, refused when its data changed, and its digest is in the results."
+    texts = [dict(review=f"A {word} day, number {i}.", stars=stars, split=split)
+             for i, split in enumerate(["train"]*8 + ["test"]*8) for word, stars in (("good", 5), ("bad", 1))]
+    data = rows(tmp_path/"reviews.jsonl", texts)
+    words = tmp_path/"words.json"
+    words.write_text('{"positive": ["good"], "negative": ["bad", "number"]}')
+    asked = ["--model", "tiny", "--sentiment-data", data, "--columns", "text=review", "label=stars", "--lexicon", words,
+             "--split", "0.5", "--skip", "bias", "instruction", "neurons", "--permutations", "200", "--quick"]
+    written = attn_lit("plan", *asked)
+    assert written.returncode == 0, written.stderr
+    (plan := tmp_path/"plan.yaml").write_text(written.stdout)
+    words.unlink() # its words are in the plan
+    result = attn_lit("run", "--plan", plan, "--out", tmp_path/"planned")
+    assert result.returncode == 0, result.stderr
+    found = results(tmp_path/"planned")
+    jsonschema.validate(found, results_schema())
+    assert found["plan"] == dict(given=True, sha256=hashlib.sha256(plan.read_bytes()).hexdigest())
+    assert found["analyses"]["sentiment"]["held_out"]["chosen_on"].startswith("train, 16")
+    assert found["analyses"]["sentiment"]["words"]["keywords"] == 64 and "bias" not in found["analyses"]
+    rows(tmp_path/"reviews.jsonl", texts[:-2])
+    refused = attn_lit("run", "--plan", plan, "--out", tmp_path/"refused")
+    assert refused.returncode == 2 and "data.sentiment.n_items" in refused.stderr and not list(tmp_path.glob("refused/*"))
+
+
+def test_a_plan_takes_no_other_options(tmp_path, one_sentence):
+    assert "--alpha, --seed cannot be given" in one_sentence(
+        "run", "--plan", tmp_path/"plan.yaml", "--seed", "1", "--alpha", ".01", "--out", tmp_path/"out")
+
+
+def test_data_of_ones_own_without_controls(tmp_path):
+    pairs = [dict(male=f"The {who} said that he {what}.", female=f"The {who} said that she {what}.", template=what)
+             for what in ("left", "ran home", "was tired", "came back", "sang all day", "fell down") for who in ("cook", "guest")]
+    prompts = [dict(instruction=f"Tell me of the {what}. Use exactly {n} words.") for n in ("four", "ten")
+               for what in ("fox", "sea", "king")]
+    result = attn_lit("run", "--model", "tiny", "--bias-data", rows(tmp_path/"b.jsonl", pairs), "--instruction-data",
+                      rows(tmp_path/"i.jsonl", prompts), "--no-controls", "--permutations", "200", "--layer", "1",
+                      "--skip", "sentiment", "--out", tmp_path/"out")
+    assert result.returncode == 0, result.stderr
+    found = results(tmp_path/"out")["analyses"]
+    assert found["bias"]["n_items"] == 12 and "6 clusters" in found["bias"]["test"] and not found["bias"]["controls"]
+    assert found["instruction"]["n_items"] == 6 and "prose" in found["instruction"]["effect_name"]
+    assert "bias_stereotype" not in found
 
 
 def test_help_names_every_option():

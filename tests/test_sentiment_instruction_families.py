@@ -27,19 +27,23 @@ def check(result, model, n_items, largest=1.):
 def test_sentiment_on_every_family(family, tokenizer):
     model = random_model(family, vocab=len(tokenizer))
     texts, labels = [*sentiment.SENTIMENT_TEXTS[:12], "No such word."], [*sentiment.SENTIMENT_LABELS[:12], 1]
-    result = sentiment.head_scores(texts, labels, tokenizer, model)
+    result = sentiment.head_scores(texts, labels, tokenizer, model, n=200)
     check(result, model, 13)
     assert sum(result.dropped.values()) == 1 and np.isnan(result.scores[-1]).all()
-    check(sentiment.punctuation_scores(texts, labels, tokenizer, model), model, 13)
+    for control in result.controls.values(): check(control, model, 13)
+    assert set(result.controls) | set(result.no_control) == {
+        "pseudo-keywords", "punctuation", "shuffled labels", "random weights"}
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_instruction_on_every_family(family, tokenizer):
     model = random_model(family, vocab=len(tokenizer))
     some = slice(0, 24, 4)
-    result = instruction.head_scores(tokenizer, model, instruction.INSTRUCTIONS[some], instruction.PLAIN[some])
+    result = instruction.head_scores(tokenizer, model, instruction.INSTRUCTIONS[some], instruction.PLAIN[some], n=200)
     check(result, model, 6)
-    turned = instruction.head_scores(tokenizer, model, instruction.PLAIN[some], instruction.INSTRUCTIONS[some])
+    for control in result.controls.values(): check(control, model, 6, largest=2.)
+    turned = instruction.head_scores(tokenizer, model, instruction.PLAIN[some], instruction.INSTRUCTIONS[some],
+                                     controls=False)
     np.testing.assert_allclose(turned.scores, -result.scores, atol=1e-5)
 
 
