@@ -16,9 +16,9 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from .base import InputError
-from .evidence import Design, draws, with_controls
+from .evidence import Design, draws, random_twin, with_controls
 from .marks import count_words, mark_words, word_spans
-from .models import Encoded, encode, load_model, provenance, random_twin
+from .models import Encoded, encode, load_model, provenance
 from .pronouns import PRONOUNS, shared_form
 from .stats import HeadResult, mean_score, weighted_mean, with_interval
 from .stream import head_statistics

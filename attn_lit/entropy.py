@@ -12,8 +12,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .base import InputError
-from .evidence import with_controls
-from .models import load_model, provenance, random_twin
+from .evidence import random_twin, with_controls
+from .models import load_model, provenance
 from .reference import DEFINITIONS, Rows
 from .stats import HeadResult, mean_score, with_interval
 from .stream import head_statistics

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['MARKERS', 'PAIRS', 'INSTRUCTIONS', 'PLAIN', 'Pairs', 'cut', 'mismatch', 'encode_pairs', 'matched', 'shuffle',
-           'neighbours', 'added_span', 'prose', 'matched_by_place', 'differences', 'head_scores', 'chat_text']
+           'neighbours', 'added_span', 'prose', 'matched_by_word', 'matched_by_place', 'differences', 'head_scores',
+           'chat_text']
 
 # %% ../nbs/08_instruction.ipynb #c003
 from collections import Counter
@@ -16,9 +17,9 @@ from jaxtyping import Bool, Float
 
 from .base import InputError
 from .entropy import TEXTS
-from .evidence import Design, with_controls
+from .evidence import Design, random_twin, with_controls
 from .marks import count_words, mark_spans, mark_words, word_spans
-from .models import Encoded, encode, provenance, random_twin
+from .models import Encoded, encode, provenance
 from .sentiment import after_first, all_words, surplus
 from .stats import HeadResult
 
@@ -148,6 +149,11 @@ def prose(texts: list[Encoded], # plain texts
 # %% ../nbs/08_instruction.ipynb #c021f
 Pairs = tuple[list[list[Encoded]], list[list[Bool[np.ndarray, "_"]]]] # members of each pair, and their marks
 
+def matched_by_word(instructions: Sequence[str], plain: Sequence[str], words: list[str], tokenizer, model) -> Pairs:
+    "Each prompt with its plain text, the markers marked in both; raises `InputError` unless they are two equal lists."
+    pairs = encode_pairs(tokenizer, model, instructions, plain)
+    return pairs, [[mark_words(e, words) for e in pair] for pair in pairs]
+
 def matched_by_place(instructions: Sequence[str], # prompts
                      bare: Sequence[str | None] | None, # the same without their instructions, where known
                      words: list[str], # markers
@@ -207,20 +213,17 @@ def head_scores(tokenizer, # from `load_model`
     words, source = all_words(markers), provenance(tokenizer, model)
     if instructions is None: instructions, plain = INSTRUCTIONS, PLAIN if plain is None else plain
     if plain is None: pairs, marks = matched_by_place(instructions, bare, words, tokenizer, model)
-    else:
-        pairs = encode_pairs(tokenizer, model, instructions, plain)
-        marks = [[mark_words(e, words) for e in pair] for pair in pairs]
+    else: pairs, marks = matched_by_word(instructions, plain, words, tokenizer, model)
     kept, dropped = matched(pairs, marks, max_offset, plain is None)
-    picked = [pairs[i] for i in kept], [marks[i] for i in kept]
-    found = differences(*picked, controls, tokenizer, model, seed)
-    counts = count_words([pair[0] for pair in picked[0]], words, "markers", [m[0] for m in picked[1]])
+    pairs, marks = [pairs[i] for i in kept], [marks[i] for i in kept]
+    counts = count_words([pair[0] for pair in pairs], words, "markers", [m[0] for m in marks])
     against = "instruction − prose at the same places" if plain is None else "instruction − plain"
     def tested(scores):
-        full = np.full((len(pairs), *scores.shape[1:]), np.nan)
+        full = np.full((len(instructions), *scores.shape[1:]), np.nan)
         full[kept] = scores
-        return Design(n=n, seed=seed).test(HeadResult(
-            "instruction", full[0], f"attention on markers, {against}", signed=True, scores=full,
-            dropped=dropped, words=counts, provenance=source))
+        return Design(n=n, seed=seed).test(HeadResult("instruction", full[0], f"attention on markers, {against}", True,
+                                                      full, dropped, words=counts, provenance=source))
+    found = differences(pairs, marks, controls, tokenizer, model, seed)
     result = tested(found.pop(""))
     if not controls: return result
     def twin(): return head_scores(tokenizer, random_twin(model, seed), instructions, plain, markers, max_offset, bare,

@@ -15,8 +15,8 @@ from jaxtyping import Float
 from torch.nn.functional import cross_entropy
 
 from .base import InputError
-from .evidence import make_controls
-from .models import Encoded, Parts, load_model, pad_batch, provenance, random_twin, token_strings
+from .evidence import make_controls, random_twin
+from .models import Encoded, Parts, load_model, pad_batch, provenance, token_strings
 from .stats import HeadResult, mean_score, with_interval
 from .stream import batches, head_statistics
 

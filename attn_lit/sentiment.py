@@ -18,9 +18,9 @@ import pandas as pd
 from jaxtyping import Bool, Float
 
 from .base import InputError
-from .evidence import Design, with_controls
+from .evidence import Design, random_twin, with_controls
 from .marks import count_words, mark_spans, mark_words, pieces_of, word_spans
-from .models import Encoded, encode, load_model, provenance, random_twin
+from .models import Encoded, encode, load_model, provenance
 from .stats import HeadResult, pearson
 from .stream import head_statistics
 
