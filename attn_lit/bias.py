@@ -165,7 +165,8 @@ def differential(tokenizer, # from `load_model`
         "bias", mean_score(np.abs(scores)), "mean |attention to male − to female pronoun|", signed=False, scores=scores,
         dropped=dropped, how=Design(clusters=templates, n=n, seed=seed), words=dict(pronouns),
         checks=checked(both, found, tokenizer, model) if controls else {}, provenance=provenance(tokenizer, model))
-    result = with_interval(result, lambda w, x: weighted_mean(w, np.abs(x)), templates, draws(n, scores[0].size), seed=seed)
+    size, times = lambda w, x: weighted_mean(w, np.abs(x)), draws(n, scores[0].size)
+    result = with_interval(result, size, templates, times, seed=seed)
     if not controls: return result
     def of(pairs, model=model): return differential(tokenizer, model, pairs, False, n, seed, batch_tokens)
     return with_controls(result, dict(neutral=lambda: of(NEUTRAL), definitional=lambda: of(DEFINITIONAL)),
@@ -190,7 +191,7 @@ def signed_differential(result: HeadResult, # from `differential`
 def stereotype_differential(result: HeadResult, # from `differential`
                             pairs: list[Pair] # the same
                             ) -> HeadResult: # a score a person where it is known whom pairs are about, else a pair
-    "Whether attention leans to the pronoun that the stereotype expects, tested; `InputError` if pairs do not say which."
+    "Whether attention leans to the pronoun that the stereotype expects, tested; `InputError` if pairs do not say it."
     sides = [pair.stereotype for pair in pairs]
     if set(sides) != {"male", "female"}:
         raise InputError("The pairs do not all have a stereotype, or all have the same: expected male for some, female "

@@ -84,11 +84,12 @@ Control = HeadResult | Callable[[], HeadResult] # a result, or what makes it
 
 def make_controls(makers: dict) -> tuple[dict, dict[str, str]]: # name → what was made, and name → why it could not be
     "The controls that can be made; what cannot be made is no reason to lose the finding, so the sentence is kept."
-    made, why = {}, {}
-    for name, maker in makers.items():
-        try: made[name] = maker() if callable(maker) else maker
-        except InputError as error: why[name] = str(error)
-    return made, why
+    def attempt(maker):
+        try: return maker() if callable(maker) else maker
+        except InputError as error: return str(error)
+    tried = {name: attempt(maker) for name, maker in makers.items()}
+    why = {name: found for name, found in tried.items() if isinstance(found, str)}
+    return {name: found for name, found in tried.items() if name not in why}, why
 
 def with_controls(result: HeadResult, # tested, or not
                   same_heads: dict[str, Control], # controls that are compared head by head
@@ -124,7 +125,8 @@ def deal(design: Design, # whose clusters and labels are heeded
          seed: int = 0 # of the deal
          ) -> tuple[Int[np.ndarray, "_"], Int[np.ndarray, "_"]]: # numbers of the items of each part
     "Items in two parts, clusters whole and few labels in equal shares; `InputError` if a part would be empty."
-    if not 0 < share < 1: raise InputError(f"A split of {share:g} leaves one part empty: expected a share between 0 and 1.")
+    if not 0 < share < 1:
+        raise InputError(f"A split of {share:g} leaves one part empty: expected a share between 0 and 1.")
     rng, groups = np.random.default_rng(seed), np.arange(len(used))
     if design.clusters is not None: groups = np.unique(np.asarray(design.clusters), return_inverse=True)[1]
     few = design.labels is not None and design.clusters is None and len(np.unique(design.labels[used])) <= 10
@@ -135,14 +137,14 @@ def deal(design: Design, # whose clusters and labels are heeded
         chosen |= set(names[:round(share*len(names))].tolist())
     first = used & np.isin(groups, list(chosen))
     if first.any() and (used & ~first).any(): return np.flatnonzero(first), np.flatnonzero(used & ~first)
-    raise InputError(f"A split of {share:g} leaves one part empty: there are {plural(len(np.unique(groups[used])), 'group')}"
-                     " of items that go together.")
+    n_groups = plural(len(np.unique(groups[used])), "group")
+    raise InputError(f"A split of {share:g} leaves one part empty: there are {n_groups} of items that go together.")
 
 def own_parts(splits: Sequence[str | None], used: Bool[np.ndarray, "item"]
               ) -> tuple[dict[str, Int[np.ndarray, "_"]], bool]: # name → items, and whether there are two
     "The first and the last of a data set's own splits that have items with scores."
     names = sorted({s for s, u in zip(splits, used) if s and u}, key=lambda s: (ORDER.index(s) if s in ORDER else 9, s))
-    ends = dict.fromkeys((names[:1] + names[-1:]))
+    ends = dict.fromkeys(names[:1] + names[-1:])
     return {s: np.flatnonzero(used & (np.asarray(splits, object) == s)) for s in ends}, len(ends) == 2
 
 # %% ../nbs/03_evidence.ipynb #c017
@@ -168,7 +170,8 @@ def hold_out(result: HeadResult, # tested by a `Design`
              seed: int = 0 # of the deal
              ) -> HeadResult: # a copy
     "The result with heads chosen on one part of its items and tested on the other; `InputError` if there is no test."
-    if result.how is None: raise InputError(f"The result {result.analysis!r} was not tested: there is nothing to choose by.")
+    if result.how is None:
+        raise InputError(f"The result {result.analysis!r} was not tested: there is nothing to choose by.")
     used = np.isfinite(result.scores).any((1, 2))
     parts, own = own_parts(splits, used) if splits is not None else ({}, False)
     if not own:

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['MARKERS', 'PAIRS', 'INSTRUCTIONS', 'PLAIN', 'Pairs', 'cut', 'mismatch', 'encode_pairs', 'matched', 'shuffle',
-           'neighbours', 'added_span', 'prose', 'matched_by_word', 'matched_by_place', 'differences', 'head_scores',
-           'chat_text']
+           'neighbours', 'added_span', 'prose', 'matched_by_word', 'matched_by_place', 'differences', 'in_place',
+           'head_scores', 'chat_text']
 
 # %% ../nbs/08_instruction.ipynb #c003
 from collections import Counter
@@ -114,7 +114,7 @@ def shuffle(encoded: Encoded, # a prompt
     return replace(encoded, **{k: [getattr(encoded, k)[i] for i in order] for k in ("ids", "tokens", "offsets")})
 
 def neighbours(marks: Bool[np.ndarray, "pos"]) -> Bool[np.ndarray, "pos"]:
-    "For each marked token the nearest that is neither marked nor first nor taken, the later of two; fewer if there is none."
+    "For each marked token the nearest that is neither marked nor first nor taken, the later of two, if there is one."
     out, free = np.zeros(len(marks), bool), after_first(~marks)
     for i in np.flatnonzero(marks):
         if not free.any(): break
@@ -197,13 +197,20 @@ def differences(pairs: list[list[Encoded]], # matched
                          "other words": found["neighbour"][:n] - found["neighbour"][n:2*n]}
     return out
 
+def in_place(scores: Float[np.ndarray, "kept layer head"], kept: list[int], n: int
+             ) -> Float[np.ndarray, "pair layer head"]:
+    "The scores in their places among `n` pairs, NaN in the others'."
+    full = np.full((n, *scores.shape[1:]), np.nan)
+    full[kept] = scores
+    return full
+
 def head_scores(tokenizer, # from `load_model`
                 model, # from `load_model`
                 instructions: Sequence[str] | None = None, # prompts with imperative markers; None takes `INSTRUCTIONS`
                 plain: Sequence[str] | None = None, # for each the same markers in the same place; None: by place
                 markers: dict | list = MARKERS, # words, or named lists of words
                 max_offset: int = 0, # by how many tokens a marker may be away from its counterpart
-                bare: Sequence[str | None] | None = None, # the prompts without their instructions, where there is no `plain`
+                bare: Sequence[str | None] | None = None, # prompts without their instructions, where `plain` is None
                 controls: bool = True, # make them as well
                 n: int | None = None, # flips and resamples; see `evidence.draws`
                 seed: int = 0, # of the flips and controls
@@ -212,23 +219,23 @@ def head_scores(tokenizer, # from `load_model`
     "Attention on imperative markers beyond the same in plain prose, tested; raises `InputError` if no pair is matched."
     words, source = all_words(markers), provenance(tokenizer, model)
     if instructions is None: instructions, plain = INSTRUCTIONS, PLAIN if plain is None else plain
-    if plain is None: pairs, marks = matched_by_place(instructions, bare, words, tokenizer, model)
-    else: pairs, marks = matched_by_word(instructions, plain, words, tokenizer, model)
+    match, other = (matched_by_place, bare) if plain is None else (matched_by_word, plain)
+    pairs, marks = match(instructions, other, words, tokenizer, model)
     kept, dropped = matched(pairs, marks, max_offset, plain is None)
     pairs, marks = [pairs[i] for i in kept], [marks[i] for i in kept]
     counts = count_words([pair[0] for pair in pairs], words, "markers", [m[0] for m in marks])
     against = "instruction − prose at the same places" if plain is None else "instruction − plain"
     def tested(scores):
-        full = np.full((len(instructions), *scores.shape[1:]), np.nan)
-        full[kept] = scores
-        return Design(n=n, seed=seed).test(HeadResult("instruction", full[0], f"attention on markers, {against}", True,
-                                                      full, dropped, words=counts, provenance=source))
+        blank = HeadResult("instruction", scores[0], f"attention on markers, {against}", True, dropped=dropped,
+                           scores=in_place(scores, kept, len(instructions)), words=counts, provenance=source)
+        return Design(n=n, seed=seed).test(blank)
     found = differences(pairs, marks, controls, tokenizer, model, seed)
     result = tested(found.pop(""))
     if not controls: return result
     def twin(): return head_scores(tokenizer, random_twin(model, seed), instructions, plain, markers, max_offset, bare,
                                    False, n, seed)
-    return with_controls(result, {name: tested(scores) for name, scores in found.items()}, {"random weights": twin}, alpha)
+    same = {name: tested(scores) for name, scores in found.items()}
+    return with_controls(result, same, {"random weights": twin}, alpha)
 
 # %% ../nbs/08_instruction.ipynb #c044
 def chat_text(tokenizer, # from `load_model`

@@ -49,8 +49,8 @@ def count_words(texts: Sequence[Encoded], # the corpus
                 ) -> dict[str, int]: # of all, and of those in several tokens
     "How many of `words` there are in the texts, and how many of these the tokenizer cuts into several tokens."
     words, marks = list(words), [np.ones(len(e), bool) for e in texts] if marks is None else marks
-    n_tokens = np.array([piece.sum() for e, m in zip(texts, marks) for _, piece in pieces_of(e, words) if (piece & m).any()],
-                        int)
+    pieces = (piece for e, m in zip(texts, marks) for _, piece in pieces_of(e, words) if (piece & m).any())
+    n_tokens = np.array([piece.sum() for piece in pieces], int)
     return {what: len(n_tokens), f"{what} in several tokens": int((n_tokens > 1).sum())}
 
 # %% ../nbs/02_marks.ipynb #c013

@@ -25,7 +25,8 @@ HELP = dict(
     quantize="8bit or 4bit, with bitsandbytes and a GPU",
     text="the text that attention, neuron and lens figures show", layer="draw this layer only",
     head="draw this head of the layer",
-    sentiment_data="labelled texts: a file (txt, csv, tsv, jsonl, json, parquet), a folder or a hub data set; knows SST-2, IMDB",
+    sentiment_data="labelled texts: a file (txt, csv, tsv, jsonl, json, parquet), a folder or a hub data set; "
+                   "knows SST-2 and IMDB",
     bias_data="sentence pairs; knows WinoBias, Winogender, CrowS-Pairs, StereoSet",
     instruction_data="prompts; knows IFEval with and without its instructions, Alpaca, self-instruct",
     columns="how the data call a column, such as text=review label=stars male=a; several may follow",
@@ -34,7 +35,9 @@ HELP = dict(
     lexicon="sentiment words: a file (one a line, csv, json, VADER) or a folder with Hu and Liu's two lists",
     controls="measure the controls too", split="choose heads on this share of the items and test them on the others; "
     "the data's own splits are used where it has some",
-    alpha="the highest q that survives", permutations="permutations and resamples; if left out 10,000, or 40 a head where that is more", seed="of all that is random",
+    alpha="the highest q that survives",
+    permutations="permutations and resamples; if left out 10,000, or 40 a head where that is more",
+    seed="of all that is random",
     revision="branch, tag or commit on the hub", trust_remote_code="run the model's own Python code")
 FLAGS = dict(bias_data=("--bias-data", "--pairs"), controls=("--controls/--no-controls",), quick=("--quick",),
              trust_remote_code=("--trust-remote-code",))

@@ -93,8 +93,8 @@ def start(settings: Settings, inputs: Inputs, tokenizer, model, plan: dict) -> R
     source = dict(provenance(tokenizer, model), platform=platform.platform(), arguments=asdict(settings),
                   seed=settings.seed, started=datetime.now(timezone.utc).isoformat(timespec="seconds"))
     data = {name: source for name, source in inputs.sources.items() if name not in settings.skip}
-    record = dict(schema_version=SCHEMA_VERSION, status="running", provenance=jsonable(source), plan=plan, data=jsonable(data),
-                  seconds={}, skipped=list(settings.skip), analyses={}, figures=[])
+    record = dict(schema_version=SCHEMA_VERSION, status="running", provenance=jsonable(source), plan=plan,
+                  data=jsonable(data), seconds={}, skipped=list(settings.skip), analyses={}, figures=[])
     return Run(settings, inputs, tokenizer, model, record=record)
 
 # %% ../nbs/14_pipeline.ipynb #c021
@@ -128,8 +128,8 @@ def conclude(run: Run, name: str, found: HeadResult, picture: str) -> None:
     found = held(run, name, replace(found, dropped=run.inputs.dropped[name] | found.dropped))
     run.draw(findings.plot_controls(found, alpha=run.settings.alpha), picture)
     if found.held_out is not None:
-        label = found.effect_name
-        run.draw(findings.plot_held_out(found.held_out.table, alpha=run.settings.alpha, label=label), f"{name}_held_out.png")
+        halves = findings.plot_held_out(found.held_out.table, alpha=run.settings.alpha, label=found.effect_name)
+        run.draw(halves, f"{name}_held_out.png")
     run.keep(name, found)
 
 # %% ../nbs/14_pipeline.ipynb #c022
@@ -183,7 +183,8 @@ def ablation_stage(run: Run) -> None:
     "What each head is worth to the loss on a few of the bundled texts."
     found = ablation.full_ablation_matrix(run.few(entropy.TEXTS), run.tokenizer, run.model, n=run.settings.permutations,
                                           seed=run.settings.seed)
-    run.draw(findings.plot_findings(found, alpha=run.settings.alpha, title="Loss without the head"), "ablation_matrix.png")
+    figure = findings.plot_findings(found, alpha=run.settings.alpha, title="Loss without the head")
+    run.draw(figure, "ablation_matrix.png")
     run.keep("ablation", found)
 
 # %% ../nbs/14_pipeline.ipynb #c025
@@ -224,7 +225,7 @@ def load(settings: Settings): # tokenizer, model
 
 def run_pipeline(settings: Settings, # what to do
                  say: Callable[[str], None] = print, # where lines of progress go
-                 plan: str | None = None # a file from `attn-lit plan`; of the settings only where to write is heeded then
+                 plan: str | None = None # a file from `attn-lit plan`; of the settings only out and device count then
                  ) -> Run: # with all that was found
     "Every analysis on one model, written to `settings.out`; if one raises `InputError`, what was done before is kept."
     output_folder(settings.out)
@@ -273,7 +274,8 @@ def run_command(
                  and name not in ("out", "device")]
         if given:
             names = ", ".join("--" + name.replace("_", "-") for name in given)
-            raise InputError(f"{names} cannot be given with --plan: the plan says what is run; edit it or leave them out.")
+            raise InputError(f"{names} cannot be given with --plan: the plan says what is run; edit it, or leave them "
+                             "out.")
     print(report(run_pipeline(settings_from(options), plan=plan)))
 
 @app.command("plan")

@@ -83,7 +83,8 @@ def check_settings(settings: Settings) -> Settings:
         if value is not None and not 0 < value < 1:
             raise InputError(f"{what} {value:g} is not possible: expected a number between 0 and 1.")
     for what, value, least in (("--permutations", s.permutations, 100), ("--limit", s.limit, 10)):
-        if value is not None and value < least: raise InputError(f"{what} {value} is too few: expected {least} at least.")
+        if value is not None and value < least:
+            raise InputError(f"{what} {value} is too few: expected {least} at least.")
     if s.lexicon and s.keywords: raise InputError("There are keywords and a lexicon: expected one of them.")
     return settings
 
@@ -160,7 +161,8 @@ def gather(data: dict[str, Items], settings: Settings) -> Inputs:
         [row["text"] for row in rows["sentiment"]], [row["label"] for row in rows["sentiment"]], pairs,
         [row["instruction"] for row in prompts], plain if all(plain) else None, [row["bare"] for row in prompts],
         words, settings.markers or MARKERS, {name: [row["split"] for row in some] for name, some in rows.items()},
-        {name: source_of(items) for name, items in data.items()}, {name: dict(items.dropped) for name, items in data.items()})
+        {name: source_of(items) for name, items in data.items()},
+        {name: dict(items.dropped) for name, items in data.items()})
 
 def load_inputs(settings: Settings) -> Inputs:
     "What the analyses will read; raises `InputError` if something cannot be read."
@@ -179,12 +181,13 @@ def fitting(inputs: Inputs, tokenizer, model) -> Inputs:
     out, dropped = {}, {name: dict(reasons) for name, reasons in inputs.dropped.items()}
     for name, kept in keep.items():
         if missing := len(items[name]) - len(kept): dropped[name]["longer than the model's context"] = missing
-        if not kept: raise InputError(f"Every item of the {name} data is longer than the model's context: use shorter ones.")
+        if not kept:
+            raise InputError(f"Every item of the {name} data is longer than the model's context: use shorter ones.")
     def pick(values, name): return None if values is None else [values[i] for i in keep[name]]
     out = {k: pick(getattr(inputs, k), name) for name, names in PARTS.items() for k in names}
     return replace(inputs, **out, splits={k: pick(v, k) for k, v in inputs.splits.items()}, dropped=dropped)
 
-PARTS = dict(sentiment=("texts", "labels"), bias=("pairs",), instruction=("instructions", "plain", "bare")) # of `Inputs`
+PARTS = dict(sentiment=("texts", "labels"), bias=("pairs",), instruction=("instructions", "plain", "bare"))
 
 # %% ../nbs/14_plan.ipynb #c020
 TESTED: dict[str, dict] = dict( # analysis → what is measured, how it is tested, what it is held against
@@ -194,7 +197,8 @@ TESTED: dict[str, dict] = dict( # analysis → what is measured, how it is teste
         test="label permutation (Freedman and Lane)",
         controls=["pseudo-keywords", "punctuation", "shuffled labels", "random weights"]),
     bias=dict(
-        metric="mean over pairs of attention to the male minus to the female pronoun, averaged over the queries that see it",
+        metric="mean over pairs of attention to the male minus to the female pronoun, averaged over the queries that "
+               "see it",
         test="sign flip, the pairs of a template together",
         controls=["neutral", "definitional", "random weights", "swapped order", "rows before the pronoun"]),
     instruction=dict(
@@ -202,8 +206,8 @@ TESTED: dict[str, dict] = dict( # analysis → what is measured, how it is teste
                "plain text, averaged over the queries that see one",
         test="sign flip", controls=["shuffled prompts", "other words", "random weights"]),
     ablation=dict(metric="change of the loss without the head (zero), nats per token", test="sign flip", controls=[]))
-CORRECTION = ("q (Benjamini–Hochberg) and max-T over all heads; intervals by BCa bootstrap; 10,000 permutations and resamples "
-              "or 40 a head where that is more, if no number is set")
+CORRECTION = ("q (Benjamini–Hochberg) and max-T over all heads; intervals by BCa bootstrap; 10,000 permutations and "
+              "resamples or 40 a head where that is more, if no number is set")
 
 def make_plan(settings: Settings, inputs: Inputs) -> dict:
     "What a run with these settings does, in full: plain data, ready for YAML."
@@ -215,8 +219,8 @@ def make_plan(settings: Settings, inputs: Inputs) -> dict:
                 data={k: v for k, v in inputs.sources.items() if k not in settings.skip}, analyses=tests,
                 correction=CORRECTION, held_out=HELD_OUT if settings.split else "none")
 
-HELD_OUT = ("heads are chosen on the first of the data's own splits, or on a share of the items, and tested on the last, "
-            "or on the others")
+HELD_OUT = ("heads are chosen on the first of the data's own splits, or on a share of the items, and tested on the "
+            "last, or on the others")
 
 def plan_text(plan: dict) -> str:
     "The plan as YAML."
@@ -240,7 +244,8 @@ def settings_of(plan, name: str) -> Settings:
     kinds, given = {f.name: f.type for f in fields(Settings)}, plan["settings"] | words
     for key, value in list(given.items()):
         if key not in kinds: raise InputError(f"{name!r} has an unknown setting {key!r}: expected {', '.join(kinds)}.")
-        if not fits_type(value, kinds[key]): raise InputError(f"{name!r} has {value!r} as {key}: that has another type.")
+        if not fits_type(value, kinds[key]):
+            raise InputError(f"{name!r} has {value!r} as {key}: that has another type.")
         if isinstance(value, int) and fits_type(.5, kinds[key]): given[key] = float(value)
     lists = [some for side in words.values() if isinstance(side, dict) for some in side.values()]
     if not all(isinstance(some, list) and all(isinstance(word, str) for word in some) for some in lists):

@@ -31,8 +31,9 @@ def summary(result: HeadResult, # tested, with its controls
     "What is left of a map when it is corrected, controlled and held out."
     held = hold_out(result, alpha=alpha, seed=result.how.seed).held_out
     alive = result.survivors(alpha)
-    return {"items used": int(result.n_used.max()), "heads": result.effect.size, "p ≤ .05": int((result.p <= alpha).sum()),
-            "q ≤ .05": int(alive.sum()), "max-T ≤ .05": int(result.survivors(alpha, "p_max_t").sum()),
+    return {"items used": int(result.n_used.max()), "heads": result.effect.size,
+            "p ≤ .05": int((result.p <= alpha).sum()), "q ≤ .05": int(alive.sum()),
+            "max-T ≤ .05": int(result.survivors(alpha, "p_max_t").sum()),
             "reproduced": int((alive & marked_heads(result)).sum()),
             "held out": f"{(held.table['q_tested'] <= alpha).sum()} of {len(held.table)}",
             "top ten that stay": round(stability(result), 2)}

@@ -25,7 +25,7 @@ def results_schema() -> dict:
     "The JSON schema of `analysis_results.json`."
     return json.loads((resources.files("attn_lit")/"results.schema.json").read_text())
 
-def heads_table(maps: dict[str, HeadResult]) -> pd.DataFrame: # analysis, control ("" for the finding itself), layer, head …
+def heads_table(maps: dict[str, HeadResult]) -> pd.DataFrame: # analysis, control ("": the finding), layer, head …
     "One row per analysis, control and head, with what its control shows of it in `reproduced_by`."
     frames = []
     for analysis, result in maps.items():
@@ -55,7 +55,8 @@ def head_line(row, result: HeadResult) -> str:
     "A surviving head: effect, interval, q, and the controls that show it too."
     at = int(row["layer"]), int(row["head"])
     also = [name for name, heads in result.reproduced.items() if heads[at]]
-    return (f"  {f'L{at[0]}H{at[1]}':<7} {row['effect']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]   q {row['q']:.4f}"
+    name, interval = f"L{at[0]}H{at[1]}", f"[{row['low']:+.3f}, {row['high']:+.3f}]"
+    return (f"  {name:<7} {row['effect']:+.3f} {interval}   q {row['q']:.4f}"
             + f"   also in: {', '.join(also)}"*bool(also))
 
 def least_p(result: HeadResult) -> float:
@@ -71,17 +72,19 @@ def least_p(result: HeadResult) -> float:
 def doubts(result: HeadResult) -> list[str]:
     "What one should know before one believes a result."
     out = [f"{', '.join(f'{n} {what}' for what, n in result.words.items())}"]*bool(result.words)
-    if any(result.dropped.values()): out.append("dropped: " + ", ".join(f"{n} {why}" for why, n in result.dropped.items() if n))
+    dropped = [f"{n} {why}" for why, n in result.dropped.items() if n]
+    out += [f"dropped: {', '.join(dropped)}"]*bool(dropped)
     out += [f"no control {name}: {why}" for name, why in result.no_control.items()]
-    out += [f"check failed, {what}: {value:.1e} where 0 is expected" for what, value in result.checks.items() if value > 1e-4]
-    return out
+    failed = {what: value for what, value in result.checks.items() if value > 1e-4}
+    return out + [f"check failed, {what}: {value:.1e} where 0 is expected" for what, value in failed.items()]
 
 def survivors_say(name: str, result: HeadResult, alpha: float, most: int = 5) -> list[str]:
     "Lines on one tested analysis."
     alive, n = result.survivors(alpha), result.effect.size
     family, shown = result.survivors(alpha, "p_max_t").sum(), (marked_heads(result) & alive).sum()
     beside = f", {shown} of them in a control too"*bool(result.controls and alive.any())
-    lines = [f"{name}: {alive.sum()} of {n} heads have q ≤ {alpha:g}{beside}; {family} p_max_t ≤ {alpha:g}   ({result.effect_name})"]
+    lines = [f"{name}: {alive.sum()} of {n} heads have q ≤ {alpha:g}{beside}; {family} p_max_t ≤ {alpha:g}   "
+             f"({result.effect_name})"]
     rows = result.top(n)
     rows = rows[[bool(alive[int(l), int(h)]) for l, h in zip(rows["layer"], rows["head"])]]
     lines += [head_line(row, result) for _, row in rows.head(most).iterrows()] or ["  none"]
@@ -90,8 +93,8 @@ def survivors_say(name: str, result: HeadResult, alpha: float, most: int = 5) ->
     if not alive.any() and least*n > alpha: lines.append(f"  with so few items no p can be below {least:.2g}")
     if (held := result.held_out) is not None:
         passed = (held.table["q_tested"] <= alpha).sum()
-        lines.append(f"  held out: {len(held.table)} heads chosen on {held.chosen_on} ({held.why}); {passed} of them have q ≤ "
-                     f"{alpha:g} on {held.tested_on}")
+        lines.append(f"  held out: {len(held.table)} heads chosen on {held.chosen_on} ({held.why}); {passed} of them "
+                     f"have q ≤ {alpha:g} on {held.tested_on}")
     return lines + [f"  {line}" for line in doubts(result)]
 
 def closing_table(maps: dict[str, HeadResult], alpha: float = .05) -> str:

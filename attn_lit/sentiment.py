@@ -140,8 +140,8 @@ def head_scores(texts: list[str], # the corpus
     return with_controls(result, {
         "pseudo-keywords": lambda: r("pseudo-keyword"), "punctuation": lambda: r("punctuation mark")}, {
         "shuffled labels": lambda: r("keyword", shuffled),
-        "random weights": lambda: head_scores(texts, list(labels), tokenizer, random_twin(model, seed), keywords, False, n,
-                                              seed)}, alpha)
+        "random weights": lambda: head_scores(texts, list(labels), tokenizer, random_twin(model, seed), keywords,
+                                              False, n, seed)}, alpha)
 
 # %% ../nbs/06_sentiment.ipynb #c028
 TWINS = (

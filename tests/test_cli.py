@@ -127,7 +127,8 @@ BAD = {
     "no plan": (lambda t: ["--plan", t/"plan.yaml"], "cannot be given with --plan"),
     "broken file": (lambda t: ["--sentiment-data", broken(t/"t.jsonl")], "Cannot read"),
     "empty file": (lambda t: ["--sentiment-data", rows(t/"t.jsonl", [])], "is empty"),
-    "missing member": (lambda t: ["--pairs", rows(t/"p.jsonl", [dict(male=None, female="She left.")])], "a member is missing"),
+    "missing member": (lambda t: ["--pairs", rows(t/"p.jsonl", [dict(male=None, female="She left.")])],
+                       "a member is missing"),
     "pair that differs elsewhere": (lambda t: ["--pairs", rows(t/"p.jsonl", [dict(
         male="The nurse lost his keys.", female="The doctor lost her keys.")])], "differ elsewhere"),
 }
@@ -182,7 +183,8 @@ def test_a_plan_is_run_as_it_says(tmp_path):
     assert found["analyses"]["sentiment"]["words"]["keywords"] == 64 and "bias" not in found["analyses"]
     rows(tmp_path/"reviews.jsonl", texts[:-2])
     refused = attn_lit("run", "--plan", plan, "--out", tmp_path/"refused")
-    assert refused.returncode == 2 and "data.sentiment.n_items" in refused.stderr and not list(tmp_path.glob("refused/*"))
+    assert refused.returncode == 2 and "data.sentiment.n_items" in refused.stderr
+    assert not list(tmp_path.glob("refused/*"))
 
 
 def test_a_plan_takes_no_other_options(tmp_path, one_sentence):
@@ -192,7 +194,8 @@ def test_a_plan_takes_no_other_options(tmp_path, one_sentence):
 
 def test_data_of_ones_own_without_controls(tmp_path):
     pairs = [dict(male=f"The {who} said that he {what}.", female=f"The {who} said that she {what}.", template=what)
-             for what in ("left", "ran home", "was tired", "came back", "sang all day", "fell down") for who in ("cook", "guest")]
+             for what in ("left", "ran home", "was tired", "came back", "sang all day", "fell down")
+             for who in ("cook", "guest")]
     prompts = [dict(instruction=f"Tell me of the {what}. Use exactly {n} words.") for n in ("four", "ten")
                for what in ("fox", "sea", "king")]
     result = attn_lit("run", "--model", "tiny", "--bias-data", rows(tmp_path/"b.jsonl", pairs), "--instruction-data",
