@@ -214,7 +214,7 @@ def head_scores(tokenizer, # from `load_model`
                 controls: bool = True, # make them as well
                 n: int | None = None, # flips and resamples; see `evidence.draws`
                 seed: int = 0, # of the flips and controls
-                alpha: float = .05 # for the heads that controls show as well
+                alpha: float = .05 # for the heads that controls show too
                 ) -> HeadResult: # effect: share of a query's attention, −1 to 1; scores: (pair, layer, head)
     "Attention on imperative markers beyond the same in plain prose, tested; raises `InputError` if no pair is matched."
     words, source = all_words(markers), provenance(tokenizer, model)
@@ -224,18 +224,16 @@ def head_scores(tokenizer, # from `load_model`
     kept, dropped = matched(pairs, marks, max_offset, plain is None)
     pairs, marks = [pairs[i] for i in kept], [marks[i] for i in kept]
     counts = count_words([pair[0] for pair in pairs], words, "markers", [m[0] for m in marks])
-    against = "instruction − prose at the same places" if plain is None else "instruction − plain"
+    name = f"attention on markers, instruction − {'prose at the same places' if plain is None else 'plain'}"
     def tested(scores):
-        blank = HeadResult("instruction", scores[0], f"attention on markers, {against}", True, dropped=dropped,
-                           scores=in_place(scores, kept, len(instructions)), words=counts, provenance=source)
-        return Design(n=n, seed=seed).test(blank)
+        return Design(n=n, seed=seed).test(HeadResult("instruction", scores[0], name, True, in_place(
+            scores, kept, len(instructions)), dropped, words=counts, provenance=source))
     found = differences(pairs, marks, controls, tokenizer, model, seed)
-    result = tested(found.pop(""))
+    result, *others = map(tested, found.values())
     if not controls: return result
     def twin(): return head_scores(tokenizer, random_twin(model, seed), instructions, plain, markers, max_offset, bare,
                                    False, n, seed)
-    same = {name: tested(scores) for name, scores in found.items()}
-    return with_controls(result, same, {"random weights": twin}, alpha)
+    return with_controls(result, dict(zip(list(found)[1:], others)), {"random weights": twin}, alpha)
 
 # %% ../nbs/08_instruction.ipynb #c044
 def chat_text(tokenizer, # from `load_model`
