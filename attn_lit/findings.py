@@ -190,7 +190,7 @@ def draw_strip(ax: Axes, panels: list[Panel], passed: str) -> None: # what a fil
     name_heads(ax, heads, reproduced_heads(panels[0].result))
     ax.set_ylabel(wrapped(panels[0].result.effect_name, 150, 8), fontsize=8, parse_math=False)
     ax.legend(handles=handles, loc="upper left", bbox_to_anchor=(1.01, 1), borderaxespad=0, frameon=False, fontsize=7,
-              title=f"filled: {passed}", title_fontsize=7, alignment="left")
+              title=f"filled: {passed}" if any(p.marks for p in panels) else None, title_fontsize=7, alignment="left")
 
 # %% ../nbs/04_findings.ipynb #c027
 def draw_panel(ax: Axes, panel: Panel, title: str, norm: Normalize, left: bool, bottom: bool, weight: str):
@@ -219,7 +219,7 @@ def draw_panels(figure: Figure, panels: list[Panel], sheet: Sheet) -> None:
 def legend_line(panels: list[Panel], passed: str) -> str:
     "What the marks on the maps mean, of those that can occur."
     says = [f"framed: {passed}; others paled"]*any(p.marks for p in panels)
-    says += [f"◥: {REPRODUCED}"]*(len(panels) > 1)
+    says += [f"◥: {REPRODUCED}"]*(len(panels) > 1 and bool(panels[0].marks))
     says += ["hatched: no value"]*(not all(np.isfinite(p.result.effect).all() for p in panels))
     return "     ".join(says)
 

@@ -31,6 +31,7 @@ from .options import settings_from, spread, with_settings
 from .plan import Inputs, Settings, check_settings, fitting, load_inputs, make_plan, plan_text, read_plan
 from .record import SCHEMA_VERSION, closing_table, put, results_schema, write_results
 from .reference import row_entropy
+from .results import marked_heads
 from .stats import HeadResult, json_ready, jsonable
 
 # %% ../nbs/14_pipeline.ipynb #c009
@@ -199,8 +200,10 @@ def overview(run: Run) -> None:
     found = {name: run.maps[name] for name in names if name in run.maps}
     panels = {name: found[name].effect if name in found else None for name in names}
     alive = {name: result.survivors(run.settings.alpha) for name, result in found.items() if result.q is not None}
-    run.draw(figures.plot_summary(**panels, survive=alive, signed=True, title=run.record["provenance"]["model"]),
-             "head_summary_overview.png")
+    flags = {name: marked_heads(found[name]) & heads for name, heads in alive.items() if found[name].controls}
+    words = dict(mark_label=findings.threshold(run.settings.alpha, "q"), title=run.record["provenance"]["model"])
+    figure = figures.plot_summary(**panels, survive=alive, reproduced=flags, signed=True, **words)
+    run.draw(figure, "head_summary_overview.png")
 
 # %% ../nbs/14_pipeline.ipynb #c027
 def finish(run: Run, status: str, error: str | None = None) -> None:
