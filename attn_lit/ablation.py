@@ -22,7 +22,7 @@ from torch.nn.functional import cross_entropy
 from tqdm import tqdm
 
 from .base import InputError, check_choice, check_range
-from .evidence import draws
+from .evidence import draws, random_twin, with_controls
 from .models import Parts, encode, in_features, load_model, pad_batch, provenance
 from .neurons import BACKENDS, bridged, hooked, recorded
 from .stats import HeadResult, weighted_mean, with_interval, with_sign_flip
@@ -251,6 +251,7 @@ def full_ablation_matrix(texts: list[str], # the corpus; short texts will do
                          model, # from `load_model`
                          mode: str = "zero", # or "mean", "resample", with a reference
                          reference: list[str] | None = None, # held-out texts for mean and resample
+                         controls: bool = False, # the same in a twin with random weights, which takes as long again
                          n: int | None = None, # sign flips and resamples of the texts; see `evidence.draws`
                          **kwargs # seed, batch_tokens, backend: see `set_up`
                          ) -> AblationMap: # effect: nats per token, positive where the head helped
@@ -264,4 +265,8 @@ def full_ablation_matrix(texts: list[str], # the corpus; short texts will do
     name, corpus = f"change of the loss without the head ({mode}), nats per token", experiment.corpus
     found = AblationMap("ablation", experiment.mean(scores), name, signed=True, scores=scores, clean=clean,
                         n_tokens=corpus.n_tokens, dropped=corpus.dropped, provenance=experiment.made)
-    return tested_by_token(found, draws(n, scores[0].size), kwargs.get("seed", 0))
+    seed = kwargs.get("seed", 0)
+    found = tested_by_token(found, draws(n, scores[0].size), seed)
+    if not controls: return found
+    def twin(): return full_ablation_matrix(texts, tokenizer, random_twin(model, seed), mode, reference, n=n, **kwargs)
+    return with_controls(found, {}, {"random weights": twin})

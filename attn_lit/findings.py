@@ -217,9 +217,10 @@ def draw_panels(figure: Figure, panels: list[Panel], sheet: Sheet) -> None:
     if any(p.marks for p in panels): pale_bar(bar)
 
 def legend_line(panels: list[Panel], passed: str) -> str:
-    "What the marks on the maps mean, of those that can occur."
+    "What the marks on the maps mean, of those that can occur, and what was checked."
     says = [f"framed: {passed}; others paled"]*any(p.marks for p in panels)
     says += [f"◥: {REPRODUCED}"]*(len(panels) > 1 and bool(panels[0].marks))
+    says += [f"{what}: {value:.0e} (must be 0)" for what, value in panels[0].result.checks.items()]
     says += ["hatched: no value"]*(not all(np.isfinite(p.result.effect).all() for p in panels))
     return "     ".join(says)
 

@@ -135,10 +135,12 @@ def conclude(run: Run, name: str, found: HeadResult, picture: str) -> None:
 
 # %% ../nbs/14_pipeline.ipynb #c022
 def sentiment_stage(run: Run) -> None:
-    "Keyword attention and the label."
+    "Keyword attention and the label, and a table word by word."
     i, alpha = run.inputs, run.settings.alpha
     found = sentiment.head_scores(i.texts, i.labels, run.tokenizer, run.model, i.keywords, alpha=alpha, **run.how)
     conclude(run, "sentiment", found, "sentiment_head_correlations.png")
+    words = sentiment.word_scores(i.texts, run.tokenizer, run.model, i.keywords)
+    put(run.out/"sentiment_words.csv", words.to_csv(index=False))
 
 def bias_stage(run: Run) -> None:
     "Attention to pronouns: which way it leans, how large it is, and whether it follows the stereotype."
@@ -182,10 +184,8 @@ def lens_stage(run: Run) -> None:
 
 def ablation_stage(run: Run) -> None:
     "What each head is worth to the loss on a few of the bundled texts."
-    found = ablation.full_ablation_matrix(run.few(entropy.TEXTS), run.tokenizer, run.model, n=run.settings.permutations,
-                                          seed=run.settings.seed)
-    figure = findings.plot_findings(found, alpha=run.settings.alpha, title="Loss without the head")
-    run.draw(figure, "ablation_matrix.png")
+    found = ablation.full_ablation_matrix(run.few(entropy.TEXTS), run.tokenizer, run.model, **run.how)
+    run.draw(findings.plot_controls(found, alpha=run.settings.alpha), "ablation_matrix.png")
     run.keep("ablation", found)
 
 # %% ../nbs/14_pipeline.ipynb #c025

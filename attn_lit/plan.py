@@ -205,7 +205,8 @@ TESTED: dict[str, dict] = dict( # analysis → what is measured, how it is teste
         metric="mean over pairs of attention on imperative markers in the instruction minus on the same places in "
                "plain text, averaged over the queries that see one",
         test="sign flip", controls=["shuffled prompts", "other words", "random weights"]),
-    ablation=dict(metric="change of the loss without the head (zero), nats per token", test="sign flip", controls=[]))
+    ablation=dict(metric="change of the loss without the head (zero), nats per token", test="sign flip",
+                  controls=["random weights"]))
 CORRECTION = ("q (Benjamini–Hochberg) and max-T over all heads; intervals by BCa bootstrap; 10,000 permutations and "
               "resamples or 40 a head where that is more, if no number is set")
 
