@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['TILE', 'ROWS', 'KEYS', 'HELD', 'STEP', 'rows_a_block', 'Reading', 'Scores', 'chunks_of', 'chunk_of', 'Layer',
-           'columns_of', 'sums_of', 'shared_goods', 'goods_of', 'layer_of', 'read_blocks', 'widths', 'store', 'reading']
+           'shared_goods', 'goods_of', 'layer_of', 'widths', 'parts_of', 'Raw', 'block_sums', 'read_tiles', 'lead_of',
+           'reading', 'read_blocks']
 
 # %% ../nbs/02_blocks.ipynb #c003
 import math
@@ -15,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .masks import HIDDEN, Mask, Plan, Span
-from .sums import Ask, Chunk, Scratch, Sums, add_tile
+from .sums import Ask, Chunk, Scratch, add_tile, together
 
 # %% ../nbs/02_blocks.ipynb #c007
 TILE, ROWS, KEYS = 2**22, 192, 8192 # floats in a tile; rows and keys of it, at most: measured, see the bench page
@@ -28,8 +29,8 @@ def rows_a_block(group: int) -> int:
 @dataclass
 class Reading:
     "What one layer's blocks gave, for every query; shares are of the whole row."
-    top: Float[Tensor, "batch head query"] # the largest score, in base 2
-    whole: Float[Tensor, "batch head query"] # the sum of 2^(score − top)
+    top: Float[Tensor, "batch head query"] # the largest score
+    whole: Float[Tensor, "batch head query"] # the sum of exp(score − top)
     entropy: Float[Tensor, "batch head query"] | None # nats
     rest_entropy: Float[Tensor, "batch head query"] | None # nats, of the first column's keys, renormalised
     largest: Float[Tensor, "batch head query"] | None
@@ -42,7 +43,7 @@ class Reading:
     @property
     def lse(self) -> Float[Tensor, "batch head query"]:
         "The log of the sum of exp(score)."
-        return math.log(2)*(self.top + self.whole.log2())
+        return self.top + self.whole.log()
 
 # %% ../nbs/02_blocks.ipynb #c009
 @dataclass
@@ -74,9 +75,9 @@ def chunk_of(span: Span, k0: int, k1: int, mask: Mask, ask: Ask) -> Chunk:
         lo, hi = max(k0, span.q0 + shift - ask.near), min(k1, span.q1 + shift + ask.near)
         if hi > lo:
             apart = mask.span(span.q0, span.q1, shift)[:, None] - mask.span(lo, hi, 0)
-            out.near, out.band = slice(lo - k0, hi - k0), (apart.abs() <= ask.near).float()
+            out.near, out.band = slice(lo - k0, hi - k0), (apart.abs() <= ask.near).float()[:, None]
     if ask.picks is not None:
-        picks = ask.picks[:, span.q0:span.q1] - k0
+        picks = ask.picks[:, span.q0:span.q1, None] - k0
         inside = (picks >= 0) & (picks < k1 - k0)
         out.picks, out.inside = picks.clamp(0, k1 - k0 - 1), None if inside.all() else inside.float()
     return out
@@ -85,64 +86,55 @@ def chunk_of(span: Span, k0: int, k1: int, mask: Mask, ask: Ask) -> Chunk:
 @dataclass
 class Layer:
     "One layer's queries and keys, as matrices: the heads of a text that share a key head are rows of one."
-    query: Float[Tensor, "matrix group query d_head"] # scaled, for scores in base 2
+    query: Float[Tensor, "batch kv_head group query d_head"]
     key: Float[Tensor, "matrix d_head key"]
-    goods: Float[Tensor, "matrix key column"] | None # values, columns, positions
+    goods: Float[Tensor, "matrix key column"] | None # values, ones, columns, positions
     plan: Plan
     ask: Ask
     scores: Scores
     scratch: Scratch
-    n_kv: int # key heads of a text
     d_value: int # how many columns of `goods` are values
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        "Matrices, and rows of one for each query."
+        return len(self.key), self.query.shape[2]
 
     def rows_of(self, a: int, b: int) -> tuple[Tensor, Tensor]:
         "Batch index (matrix, 1) and head index (matrix, group) of the matrices a … b − 1."
-        i, group = torch.arange(a, b, device=self.query.device)[:, None], self.query.shape[1]
-        return i // self.n_kv, i % self.n_kv*group + torch.arange(group, device=i.device)
+        i, (n_kv, group) = torch.arange(a, b, device=self.query.device)[:, None], self.query.shape[1:3]
+        return i // n_kv, i % n_kv*group + torch.arange(group, device=i.device)
 
-    def tile(self, span: Span, a: int, b: int, chunk) -> Float[Tensor, "matrix row key"]:
-        "Scores of the block's queries for a chunk of keys, hidden ones at `HIDDEN`."
-        c0, c1, group, n = chunk.k0, chunk.k1, self.query.shape[1], span.q1 - span.q0
-        q = self.query[a:b, :, span.q0:span.q1].flatten(1, 2)
-        s = torch.bmm(q, self.key[a:b, :, c0:c1], out=self.scratch.take("scores", (b - a, group*n, c1 - c0), q.device))
-        by_head, more = s.view(b - a, group, n, c1 - c0), self.scores
-        if more.softcap: s.tanh_().mul_(more.softcap/math.log(2))
+    def rows(self, span: Span) -> Float[Tensor, "matrix row d_head"]:
+        "A block's queries, scaled."
+        q, more = self.query[..., span.q0:span.q1, :].transpose(2, 3).float(), self.scores
+        unit = more.scaling/more.softcap if more.softcap else more.scaling
+        return torch.mul(q, unit, out=self.scratch.take("query", q.shape, q.device)).flatten(2, 3).flatten(0, 1)
+
+    def tile(self, q: Float[Tensor, "matrix row d_head"], span: Span, a: int, b: int, chunk: Chunk
+             ) -> Float[Tensor, "matrix row key"]:
+        "Scores of the block's queries `q` for a chunk of keys, hidden ones at `HIDDEN`."
+        c0, c1, group, more = chunk.k0, chunk.k1, self.shape[1], self.scores
+        s = self.scratch.take("scores", (b - a, q.shape[1], c1 - c0), q.device)
+        by_head = torch.bmm(q[a:b], self.key[a:b, :, c0:c1], out=s).view(b - a, -1, group, c1 - c0)
+        if more.softcap: s.tanh_().mul_(more.softcap)
         if self.plan.mask.bias is not None or more.key_bias is not None: by_head.add_(self.added(span, a, b, c0, c1))
         for r0, r1, hide in chunk.hidden:
-            hide = hide[:, None] if len(hide) == 1 else hide[self.rows_of(a, b)[0]]
+            hide = hide[:, :, None] if len(hide) == 1 else hide[self.rows_of(a, b)[0][:, 0], :, None]
             by_head[..., r0 - c0:r1 - c0] += hide
         return s
 
-    def added(self, span: Span, a: int, b: int, c0: int, c1: int) -> Float[Tensor, "matrix group query key"]:
-        "What is added to the scores of a tile, in base 2."
+    def added(self, span: Span, a: int, b: int, c0: int, c1: int) -> Float[Tensor, "matrix query group key"]:
+        "What is added to the scores of a tile."
         text, head = self.rows_of(a, b)
         bias, key_bias = self.plan.mask.bias, self.scores.key_bias
-        out = 0. if key_bias is None else key_bias[text, head][:, :, None, c0:c1]
+        out = 0. if key_bias is None else key_bias[text, head][:, None, :, c0:c1]
         if bias is not None:
             own = bias[:, :, span.q0:span.q1, c0:c1]
-            out = out + own[text.clamp(max=len(own) - 1), head.clamp(max=own.shape[1] - 1)]
-        return (out/math.log(2)).clamp(min=HIDDEN)
+            out = out + own[text.clamp(max=len(own) - 1), head.clamp(max=own.shape[1] - 1)].transpose(1, 2)
+        return out.clamp(min=HIDDEN)
 
 # %% ../nbs/02_blocks.ipynb #c011
-def columns_of(layer: Layer) -> tuple[int | None, int | None]:
-    "Where among the goods the ones are, and the keys of the first kind."
-    if layer.goods is None or layer.goods.shape[-1] == layer.d_value: return None, None
-    return layer.d_value, layer.d_value + 1 if layer.ask.rest else None
-
-def sums_of(layer: Layer, span: Span, a: int, b: int, parts: list[Chunk]) -> Sums:
-    "The running sums of a block's queries in the matrices a … b − 1, after all its keys."
-    ask, n = layer.ask, span.q1 - span.q0
-    sums = Sums(*columns_of(layer))
-    if layer.scores.sinks is not None:
-        sink = layer.scores.sinks[layer.rows_of(a, b)[1]]/math.log(2)
-        sums.top = sink.repeat_interleave(n, 1)[..., None]
-        sums.more = torch.ones_like(sums.top)
-    texts = slice(None) if layer.plan.mask.batch == 1 else layer.rows_of(a, b)[0][:, 0]
-    for chunk in parts:
-        goods = None if layer.goods is None else layer.goods[a:b, chunk.k0:chunk.k1]
-        add_tile(sums, layer.tile(span, a, b, chunk), goods, ask, chunk, texts, layer.scratch)
-    return sums
-
 def shared_goods(plan: Plan, ask: Ask) -> Float[Tensor, "batch key column"] | None:
     "What belongs to each key in every head: one, the columns, its position if asked for; the same for all layers."
     if not ask.columns.shape[-1] and not ask.distance: return None
@@ -152,24 +144,127 @@ def shared_goods(plan: Plan, ask: Ask) -> Float[Tensor, "batch key column"] | No
         plan.held["goods", id(ask)] = ask, torch.stack([x.expand(len(ask.columns), -1) for x in shared], -1)
     return plan.held["goods", id(ask)][1]
 
-def goods_of(value: Float[Tensor, "batch kv_head key d_value"], plan: Plan, ask: Ask, batch: int) -> Tensor | None:
+def goods_of(value: Float[Tensor, "batch kv_head key d_value"], plan: Plan, ask: Ask, scratch: Scratch
+             ) -> Float[Tensor, "matrix key column"] | None:
     "What belongs to each key: its value if there is to be output, and what is the same in every head."
-    shared, parts = shared_goods(plan, ask), [value.float().flatten(0, 1)] if ask.output else []
-    if shared is not None: parts.append(shared[:, None].expand(batch, value.shape[1], -1, -1).flatten(0, 1))
-    return torch.cat(parts, -1) if parts else None # a copy: positions are moved on in place
+    shared, d = shared_goods(plan, ask), value.shape[-1]*ask.output
+    width = d + (0 if shared is None else shared.shape[-1])
+    if not width: return None
+    goods = scratch.take("goods", (*value.shape[:3], width), value.device)
+    if d: goods[..., :d] = value
+    if shared is not None: goods[..., d:] = shared[:, None]
+    return goods.flatten(0, 1)
+
+def layer_of(query, key, value, plan: Plan, ask: Ask, scores: Scores, scratch: Scratch) -> Layer:
+    "Queries, keys and values, (batch, head, position, d_head) with one key head a group, as matrices in float32."
+    return Layer(query.unflatten(1, (key.shape[1], -1)), key.float().flatten(0, 1).transpose(1, 2),
+                 goods_of(value, plan, ask, scratch), plan, ask, scores, scratch, value.shape[-1]*ask.output)
 
 # %% ../nbs/02_blocks.ipynb #c013
 STEP = 256 # how far queries go on before positions are counted anew
 
-def layer_of(query, key, value, plan: Plan, ask: Ask, scores: Scores, scratch: Scratch) -> Layer:
-    "Queries, keys and values, (batch, head, position, d_head) with one key head a group, as matrices in float32."
-    (batch, heads, n, d), n_kv = query.shape, key.shape[1]
-    unit = scores.scaling/scores.softcap if scores.softcap else scores.scaling/math.log(2)
-    q = torch.mul(query.float(), unit, out=scratch.take("query", tuple(query.shape), query.device))
-    q, goods = q.view(batch*n_kv, heads//n_kv, n, d), goods_of(value, plan, ask, batch)
-    return Layer(q, key.float().flatten(0, 1).transpose(1, 2), goods, plan, ask, scores, scratch, n_kv,
-                 value.shape[-1]*ask.output)
+def widths(ask: Ask, sinks: bool) -> dict[str, int]:
+    "How many numbers of each kind are kept of a row, in their order."
+    return dict(top=1, near=ask.near is not None, spread=ask.entropy*(1 + ask.rest), peak=sinks, more=sinks,
+                picked=0 if ask.picks is None else ask.picks.shape[-1], total=1, columns=ask.columns.shape[-1],
+                distance=ask.distance)
 
+def parts_of(x: Float[Tensor, "*rows column"], sizes: dict[str, int]) -> dict[str, Float[Tensor, "*rows _"]]:
+    "Columns by their names, without those of width 0."
+    return {name: part for name, part in zip(sizes, x.split(list(sizes.values()), -1)) if part.shape[-1]}
+
+@dataclass
+class Raw:
+    "What the tiles of a layer gave: sums of every row, named by `widths`."
+    sums: Float[Tensor, "batch kv_head query group column"]
+    ask: Ask
+    plan: Plan
+    sinks: bool
+
+def block_sums(layer: Layer, span: Span, sizes: dict[str, int],
+               rows: Float[Tensor, "matrix row column"] # written: the block's sums but those of goods
+               ) -> Float[Tensor, "matrix row good"] | None:
+    "Reads a block's rows in tiles; gives the sums of goods."
+    ask, scratch, chunks, q = layer.ask, layer.scratch, chunks_of(span, layer.plan, layer.ask), layer.rows(span)
+    (m, r, width), sinks, d, n = rows.shape, layer.scores.sinks, layer.d_value, len(chunks)
+    one, goods, ones = n == 1 and sinks is None, layer.goods, bool(ask.columns.shape[-1] or ask.distance)
+    to = parts_of(rows[None] if one else scratch.take("rows", (n, m, r, width), q.device), sizes)
+    to = {name: to[name] for name in ("top", "near", "spread", "picked", *["total"]*(not ones)) if name in to}
+    if goods is not None: to["goods"] = scratch.take("sums", (n, m, r, goods.shape[-1]), q.device)
+    texts = slice(None) if layer.plan.mask.batch == 1 else layer.rows_of(0, m)[0][:, 0]
+    per = max(2, TILE//(r*max(c.k1 - c.k0 for c in chunks)))
+    for a in range(0, m, per):
+        b = min(a + per, m)
+        for i, c in enumerate(chunks):
+            add_tile(layer.tile(q, span, a, b, c), None if goods is None else goods[a:b, c.k0:c.k1], c,
+                     texts if layer.plan.mask.batch == 1 else texts[a:b], {name: x[i, a:b] for name, x in to.items()},
+                     scratch, d + 1 if ask.rest else None)
+    if one: return to["goods"][0] if goods is not None else None
+    kinds = to["goods"][..., d:d + 1 + ask.rest] if ones else to["total"]
+    sink = None if sinks is None else sinks[layer.rows_of(0, m)[1]].repeat(1, r//layer.shape[1])[..., None].float()
+    found = together(to, kinds, sink)
+    for name, x in parts_of(rows, sizes).items():
+        if name in found: x.copy_(found[name])
+    return found.get("goods")
+
+def read_tiles(query: Float[Tensor, "batch head query d_head"], # as the attention function gets them
+               key: Float[Tensor, "batch kv_head key d_head"],
+               value: Float[Tensor, "batch kv_head key d_value"],
+               plan: Plan, # of this layer's mask
+               ask: Ask, # what to read
+               scores: Scores, # how scores come about
+               scratch: Scratch # buffers to use again
+               ) -> tuple[Raw, Float[Tensor, "batch query head d_value"] | None]:
+    "The sums of one layer's rows, and its output; memory grows with the number of tokens."
+    layer, shift = layer_of(query, key, value, plan, ask, scores, scratch), plan.mask.query_offset - plan.mask.key_offset
+    (batch, heads, n, _), (_, group), sizes = query.shape, layer.shape, widths(ask, scores.sinks is not None)
+    sums = query.new_empty(batch, heads//group, n, group, sum(sizes.values()), dtype=torch.float32)
+    out = query.new_empty(batch, n, heads//group, group, layer.d_value, dtype=torch.float32) if ask.output else None
+    if sum(s.q1 - s.q0 for s in plan.spans) < n: # some blocks are all padding
+        for x in (sums, out): x if x is None else x.zero_()
+    origin = 0
+    for span in plan.spans:
+        start = (span.q0 + shift)//STEP*STEP
+        if ask.distance and start != origin: layer.goods[..., -1] += start - origin
+        origin, at = start, slice(span.q0*group, span.q1*group)
+        rows = sums.view(-1, n*group, sums.shape[-1])[:, at]
+        goods, d = block_sums(layer, span, sizes, rows), layer.d_value
+        if goods is not None and goods.shape[-1] > d: rows[..., d - goods.shape[-1]:] = goods[..., d:]
+        if out is not None:
+            whole = parts_of(rows, sizes)
+            whole = whole["total"] + whole["more"] if "more" in whole else whole["total"]
+            shape = batch, heads//group, -1, group
+            torch.div(goods[..., :d].unflatten(0, shape[:2]).unflatten(2, shape[2:]),
+                      whole.unflatten(0, shape[:2]).unflatten(2, shape[2:]),
+                      out=out.transpose(1, 2)[:, :, span.q0:span.q1])
+    return Raw(sums, ask, plan, scores.sinks is not None), None if out is None else out.flatten(2, 3).to(query.dtype)
+
+# %% ../nbs/02_blocks.ipynb #c014
+def lead_of(plan: Plan) -> Float[Tensor, "query"]:
+    "How far each query is from where positions are counted from."
+    if "lead" not in plan.held:
+        lead, shift = plan.counts.new_zeros(plan.mask.queries), plan.mask.query_offset - plan.mask.key_offset
+        for s in plan.spans: lead[s.q0:s.q1] = plan.mask.span(s.q0, s.q1, shift - (s.q0 + shift)//STEP*STEP)
+        plan.held["lead"] = lead
+    return plan.held["lead"]
+
+def reading(raws: list[Raw], # of layers that ask the same
+            output: Tensor | None = None) -> Reading:
+    "The finished sums of all rows as entropies and shares; several layers are read as more heads of one."
+    ask, sinks = raws[0].ask, raws[0].sinks
+    sums = torch.stack([r.sums for r in raws], 1).flatten(1, 2).transpose(2, 3).flatten(1, 2)
+    x = parts_of(sums, widths(ask, sinks))
+    total, top = x["total"][..., 0], x["top"][..., 0]
+    z = total + x["more"][..., 0] if sinks else total
+    shares, mass, rest = x.get("columns", sums[..., :0])/z[..., None], total/z if sinks else 1., None
+    if ask.rest: rest = (left := x["columns"][..., 0]).log() - x["spread"][..., 1]/left
+    return Reading(top, z, mass*z.log() - x["spread"][..., 0]/z if ask.entropy else None, rest,
+                   ((x["peak"][..., 0] - top).exp() if sinks else 1.)/z if ask.largest else None, shares,
+                   x["picked"]/z[..., None] if "picked" in x else None,
+                   x["distance"][..., 0]/z + lead_of(raws[0].plan)*mass if ask.distance else None,
+                   x["near"][..., 0]/z if "near" in x else None, output)
+
+# %% ../nbs/02_blocks.ipynb #c015
 def read_blocks(query: Float[Tensor, "batch head query d_head"], # as the attention function gets them
                 key: Float[Tensor, "batch kv_head key d_head"],
                 value: Float[Tensor, "batch kv_head key d_value"],
@@ -178,57 +273,6 @@ def read_blocks(query: Float[Tensor, "batch head query d_head"], # as the attent
                 scores: Scores, # how scores come about
                 scratch: Scratch | None = None # buffers to use again
                 ) -> Reading:
-    "One layer, read in tiles; memory grows with the number of tokens."
-    layer = layer_of(query, key, value, plan, ask, scores, scratch or Scratch())
-    (m, group, n, _), shift = layer.query.shape, plan.mask.query_offset - plan.mask.key_offset
-    raw = query.new_zeros(m, group, n, sum(widths(layer).values()), dtype=torch.float32)
-    lead = torch.zeros(n, device=query.device)
-    out = query.new_zeros(m, group, n, layer.d_value, dtype=torch.float32) if ask.output else None
-    origin = 0
-    for span in plan.spans:
-        start = (span.q0 + shift)//STEP*STEP
-        if ask.distance:
-            if start != origin: layer.goods[..., -1] += start - origin
-            origin, lead[span.q0:span.q1] = start, plan.mask.span(span.q0, span.q1, shift - start)
-        parts = chunks_of(span, plan, ask)
-        per = max(2, TILE//(group*(span.q1 - span.q0)*max(c.k1 - c.k0 for c in parts)))
-        for a in range(0, m, per):
-            b = min(a + per, m)
-            store(sums_of(layer, span, a, b, parts), layer, span, slice(a, b), raw, out)
-    return reading(layer, raw.view(*query.shape[:3], -1), out, lead, query)
-
-# %% ../nbs/02_blocks.ipynb #c014
-def widths(layer: Layer) -> dict[str, int]:
-    "How many numbers of each kind are kept of a row, in their order."
-    ask, sinks = layer.ask, layer.scores.sinks is not None
-    goods = 0 if layer.goods is None else max(0, layer.goods.shape[-1] - layer.d_value - 1)
-    return dict(top=1, total=1, peak=sinks, more=sinks, near=ask.near is not None, spread=ask.entropy*(1 + ask.rest),
-                picked=0 if ask.picks is None else ask.picks.shape[-1], masses=goods)
-
-def store(sums: Sums, layer: Layer, span: Span, where: slice, raw: Tensor, out: Tensor | None) -> None:
-    "Puts the finished sums of some rows where they belong."
-    at, kinds = (where, slice(None), slice(span.q0, span.q1)), (layer.query.shape[1], span.q1 - span.q0)
-    small = []
-    for name, width in widths(layer).items():
-        if width: small.append(sums.masses[..., layer.d_value + 1:] if name == "masses" else getattr(sums, name))
-    raw[at] = torch.cat(small, -1).unflatten(1, kinds)
-    if out is not None: out[at] = (sums.masses[..., :layer.d_value]/sums.whole).unflatten(1, kinds)
-
-# %% ../nbs/02_blocks.ipynb #c015
-def reading(layer: Layer, raw: Float[Tensor, "batch head query column"], out, lead: Float[Tensor, "query"],
-            query: Tensor) -> Reading:
-    "The finished sums of all rows as entropies and shares."
-    ask, size = layer.ask, widths(layer)
-    x = dict(zip(size, raw.split(list(size.values()), -1)))
-    top, total, sinks = x["top"][..., 0], x["total"][..., 0], bool(size["more"])
-    z, n = total + x["more"][..., 0] if sinks else total, ask.columns.shape[-1]
-    shares, mass = x["masses"]/z[..., None], total/z if sinks else 1.
-    entropy = math.log(2)*(mass*z.log2() - x["spread"][..., 0]/z) if ask.entropy else None
-    rest = x["masses"][..., 0] if ask.rest else None
-    if out is not None: out = out.view(*query.shape[:3], -1).transpose(1, 2).to(query.dtype)
-    return Reading(top, z, entropy,
-                   math.log(2)*(rest.log2() - x["spread"][..., 1]/rest) if ask.rest else None,
-                   ((x["peak"][..., 0] - top).exp2() if sinks else 1.)/z if ask.largest else None, shares[..., :n],
-                   x["picked"]/z[..., None] if size["picked"] else None,
-                   shares[..., n] + lead*mass if ask.distance else None,
-                   x["near"][..., 0]/z if ask.near is not None else None, out)
+    "One layer, read in tiles."
+    raw, out = read_tiles(query, key, value, plan, ask, scores, scratch or Scratch())
+    return reading([raw], out)

@@ -6,8 +6,6 @@
 __all__ = ['EXACT', 'fits', 'kernel', 'share_on', 'in_widths', 'read_fused', 'differ']
 
 # %% ../nbs/02_fused.ipynb #c003
-import math
-
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -81,7 +79,7 @@ def read_fused(query: Float[Tensor, "batch head query d_head"], # as the attenti
     whole = lse + (q*middle).sum(-1)*scores.scaling
     picked = None if ask.picks is None else torch.stack(
         [share_on(w, query, key, whole, scores.scaling) for w in ask.picks.unbind(-1)], -1)
-    return Reading(whole/math.log(2), torch.ones_like(lse), entropy, rest, None, shares[..., :-1], picked, None, None,
+    return Reading(whole, torch.ones_like(lse), entropy, rest, None, shares[..., :-1], picked, None, None,
                    out)
 
 # %% ../nbs/02_fused.ipynb #c016

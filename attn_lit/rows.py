@@ -212,5 +212,5 @@ def reading_of(attn: Float[Tensor, "batch head query key"], ask: Ask) -> Reading
     rest = torch.special.entr(rest/rest.sum(-1, keepdim=True)).sum(-1)
     where = None if ask.picks is None else ask.picks.clamp(min=0)[:, None].expand(-1, attn.shape[1], -1, -1)
     entropy, shares = torch.special.entr(attn).sum(-1), attn @ ask.columns[:, None]
-    return Reading(mass.log2(), torch.ones_like(mass), entropy, rest, attn.amax(-1), shares,
+    return Reading(mass.log(), torch.ones_like(mass), entropy, rest, attn.amax(-1), shares,
                    None if where is None else attn.gather(-1, where), (attn*back).sum(-1), near, None)
