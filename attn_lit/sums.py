@@ -6,7 +6,7 @@
 __all__ = ['LOW', 'Scratch', 'Ask', 'weights', 'Chunk', 'add_tile', 'near_sum', 'picked_sum', 'together']
 
 # %% ../nbs/02_sums.ipynb #c003
-import math
+import ctypes, math, os
 from dataclasses import dataclass, field
 
 import torch
@@ -23,6 +23,11 @@ class Scratch:
         # glibc gives memory back to the system, and faults it in again page by page, unless a larger block has been
         # freed before: this one, of 31 MB, is never written to
         torch.empty(31*2**18)
+
+    @staticmethod
+    def trim() -> None:
+        "Gives back what was freed, where the C library can: holes that a long text leaves add up to a layer's memory."
+        if os.name == "posix" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)): trim(0)
 
     def take(self, name: str, shape: tuple[int, ...], device: torch.device) -> Tensor:
         n, have = math.prod(shape), self.held.get(name)
