@@ -115,7 +115,7 @@ def put(watch: Watch, layers: list[int], rows: dict) -> None:
     for name, value in kept(rows, watch.per_query).items():
         watch.passes[-1].setdefault(name, {}).update(zip(layers, value.chunk(len(layers), 1)))
 
-HOLD = 2**20 # sums that wait at most: those of many layers of a short text, of one layer of a long one
+HOLD = 2**17 # sums that wait at most, of short texts' layers: long ones' would lie in the way of the model's memory
 
 def settle(watch: Watch) -> None:
     "Makes statistics of the sums that wait, of all layers at once."
