@@ -25,7 +25,7 @@ from matplotlib.lines import Line2D
 from .base import InputError, check_choice
 from .canvas import INK, MUTED, as_array, label_names, length, new_axes, new_figure, styled
 from .maps import REPRODUCED, as_mark, check_marks, draw_heads, head_norm, map_size, pale_bar, plot_head_map
-from .results import HeadResult
+from .results import HeadResult, marked_heads
 
 # %% ../nbs/04_findings.ipynb #c008
 TESTS = dict(q="q", p_max_t="max-T p") # column of a result → how a figure names it
@@ -41,8 +41,8 @@ def is_tested(result: HeadResult, by: str) -> bool:
 
 def reproduced_heads(result: HeadResult) -> Bool[np.ndarray, "layer head"]:
     "The heads whose finding at least one control shows too; raises `InputError` for a map of another shape."
-    maps = [as_mark(m, result.effect, f"reproduced[{name!r}]") for name, m in result.reproduced.items()]
-    return np.any([np.zeros(result.effect.shape, bool), *maps], axis=0)
+    for name, m in result.reproduced.items(): as_mark(m, result.effect, f"reproduced[{name!r}]")
+    return marked_heads(result)
 
 # %% ../nbs/04_findings.ipynb #c010
 def wrapped(text: str, room: float | int, size: int) -> str:
