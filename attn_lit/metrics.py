@@ -75,7 +75,7 @@ def token_loss(texts: Sequence[str], # the corpus
     kept = [found[i] for i in index]
     def value(logits, i, clean): return -log_probs(logits, kept[i].ids[1:]).mean(-1)
     n = np.array([len(e) - 1. for e in kept])
-    return Metric("negative log-likelihood, nats per token", kept, [list(range(len(e) - 1)) for e in kept], value, n,
+    return Metric("loss, nats per token", kept, [list(range(len(e) - 1)) for e in kept], value, n,
                   dropped=dropped)
 
 # %% ../nbs/12_metrics.ipynb #c018

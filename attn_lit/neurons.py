@@ -28,7 +28,8 @@ from .models import Encoded, Parts, encode, load_model, pad_batch, provenance
 # %% ../nbs/10_neurons.ipynb #c007
 def in_place_of(old, new: Tensor | None):
     "What a hook hands back to torch: `new` where the tensor of `old` was, or None for no change."
-    return new if new is None or isinstance(old, Tensor) else (new, *old[1:])
+    if new is None or isinstance(old, Tensor): return new
+    return [new, *old[1:]] if isinstance(old, list) else (new, *old[1:])
 
 def watch(module: nn.Module, hook: Callable, output: bool):
     "Registers `hook` on what leaves a module, or else on its first positional argument; returns the handle."

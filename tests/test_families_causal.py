@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from attn_lit.ablation import ablate_head, ablated, full_ablation_matrix, head_columns
+from attn_lit.ablation import ablate_head, full_ablation_matrix
+from attn_lit.intervene import head_columns, intervened
 from attn_lit.lens import logit_lens
 from attn_lit.base import InputError
 from attn_lit.models import FAMILIES, Parts, encode, load_model, pad_batch, random_model
@@ -57,25 +58,23 @@ def check_lens(tokenizer, model):
 
 
 def check_ablation(tokenizer, model):
-    "Each text by itself, with a hand-made hook, gives the matrix; a batch, its order and its padding do not matter."
-    parts, layer, head = Parts(model), Parts(model).n_layers - 1, 1
+    "Each text and head by itself, a whole pass with a hand-made hook, gives the matrix; how rows are batched does not."
+    parts = Parts(model)
     matrix = full_ablation_matrix(TEXTS, tokenizer, model)
-    columns = head_columns([head], parts.n_heads, parts.n_heads*parts.d_head)
-
-    def zero(module, args): return (args[0].masked_fill(columns, 0.),)
-    for text, score in zip(TEXTS, matrix.scores[:, layer, head], strict=True):
-        inputs = pad_batch([encode(text, tokenizer)], tokenizer, model)
+    for i, layer, head in np.ndindex(matrix.scores.shape):
+        columns = head_columns([head], parts.n_heads, parts.n_heads*parts.d_head)
+        inputs = pad_batch([encode(TEXTS[i], tokenizer)], tokenizer, model)
         clean = ce(model, inputs)
+        def zero(module, args, columns=columns): return (args[0].masked_fill(columns, 0.),)
         hook = parts.out_projs[layer].register_forward_pre_hook(zero)
         without = ce(model, inputs)
         hook.remove()
-        assert abs(without - clean - score) < 3e-5
-    for side in ("left", "right"):
-        tokenizer.padding_side = side
-        again = full_ablation_matrix(TEXTS[::-1], tokenizer, model)
-        np.testing.assert_allclose(again.effect, matrix.effect, atol=3e-5)
-    one = ablate_head(TEXTS, tokenizer, model, layer, head)
-    assert one.delta == pytest.approx(matrix.effect[layer, head], abs=3e-5)
+        assert abs(without - clean - matrix.scores[i, layer, head]) < 1e-5
+    for batch_tokens in (1, 40):
+        again = full_ablation_matrix(TEXTS[::-1], tokenizer, model, batch_tokens=batch_tokens)
+        np.testing.assert_allclose(again.effect, matrix.effect, atol=1e-5)
+    one = ablate_head(TEXTS, tokenizer, model, parts.n_layers - 1, 1)
+    assert one.delta == pytest.approx(matrix.effect[-1, 1], abs=1e-5)
 
 
 @torch.no_grad()
@@ -117,7 +116,7 @@ def test_head_out_of_range(small):
 def test_nothing_left_after_exception(small):
     tokenizer, model = small
     before = trace(model)
-    with pytest.raises(RuntimeError, match="on purpose"), ablated(model, [(0, 0), (1, 3)]):
+    with pytest.raises(RuntimeError, match="on purpose"), intervened(model, [(0, 0), (1, 3)]):
         raise RuntimeError("on purpose")
     assert trace(model) == before
 
