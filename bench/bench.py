@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import date
+from functools import partial
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
@@ -50,7 +51,7 @@ def take_turns(workers: dict, lengths: list[int], padded: bool, rounds: int) -> 
         for name in names[r % len(names):] + names[:r % len(names)]:
             if turns[name] and "skipped" in turns[name][-1]: continue
             time.sleep(.02) # until the threads of the one before no longer spin
-            able = PEERS[name].pads or not padded
+            able = not padded or PEERS[name].pads
             said = workers[name].ask(lengths, padded) if able else dict(skipped="it takes texts one by one")
             turns[name].append(said)
     return turns
@@ -95,24 +96,24 @@ def machine() -> dict:
                 memory_gb=round(proc("/proc/meminfo", "MemTotal")/1e9) or None, load=round(os.getloadavg()[0], 2))
 
 
-def beginning(args) -> dict:
+def beginning(args, peers: dict = PEERS, corpus: str = CORPUS_SAYS) -> dict:
     "Results before the first measurement."
     versions = {"python": platform.python_version()}
     for name in PACKAGES:
         if find_spec(name.replace("-", "_")): versions[name] = metadata.version(name)
-    absent = {PEERS[p].label: f"{PEERS[p].needs} is not installed" for p in args.peers if not find_spec(PEERS[p].needs)}
+    absent = {peers[p].label: f"{peers[p].needs} is not installed" for p in args.peers if not find_spec(peers[p].needs)}
     return dict(date=date.today().isoformat(), machine=machine(), versions=versions, device=args.device,
-                dtype=args.dtype, threads=None, models={}, statistics=[], corpus=CORPUS_SAYS,
-                peers={p: PEERS[p].label for p in args.peers if find_spec(PEERS[p].needs)}, absent=absent, rows=[])
+                dtype=args.dtype, threads=None, models={}, statistics=[], corpus=corpus,
+                peers={p: peers[p].label for p in args.peers if find_spec(peers[p].needs)}, absent=absent, rows=[])
 
 
 @contextmanager
-def started(results: dict, model: str, args):
+def started(results: dict, model: str, args, task: str = "heads"):
     "The peers' processes with their models loaded; what only they know goes into `results`."
     workers = {}
     try:
         for name in results["peers"]: # one after another, as they would only be in each other's way
-            workers[name] = Worker(name, model, args.device, args.dtype, args.threads, args.seconds)
+            workers[name] = Worker(task, name, model, args.device, args.dtype, args.threads, args.seconds)
             said = workers[name].hear()
             if "skipped" in said: raise SystemExit(f"{name} with {model} could not start, see above.")
         results["models"][model], results["threads"] = said["parameters"], said["threads"]
@@ -172,15 +173,18 @@ def options():
     return args
 
 
+def save_to(path: Path | None, results: dict) -> None:
+    "Writes the results so far, where they are to be written."
+    if not path: return
+    with whole_file(path) as part: part.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+
+
 def main():
     args = options()
     # Read when a library is imported, so it reaches the peers' processes and not this one.
     os.environ.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false", TQDM_DISABLE="1")
-    def save(results):
-        if not args.json: return
-        with whole_file(args.json) as part: part.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     results = beginning(args)
-    measure(results, args, save)
+    measure(results, args, partial(save_to, args.json))
     print("", markdown(results), "", *notes(results), *warnings(results), sep="\n")
 
 

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import torch
+from ablation import TASKS
 from peers import PEERS, load, random_texts
 
 
@@ -48,10 +49,11 @@ class Memory:
 
 class Runner:
     "One peer with its model, ready for work."
-    def __init__(self, peer, model, device, dtype, threads, seconds):
+    def __init__(self, task, peer, model, device, dtype, threads, seconds):
         if threads: torch.set_num_threads(threads)
         torch.set_grad_enabled(False)
-        self.peer, self.seconds, self.fastest, device = PEERS[peer], seconds, {}, torch.device(device)
+        self.peer = dict(TASKS, heads=PEERS)[task][peer]
+        self.seconds, self.fastest, device = seconds, {}, torch.device(device)
         tokenizer, loaded = load(model, device, dtype)
         self.config, self.parameters = loaded.config, loaded.num_parameters()
         self.run = self.peer.setup(tokenizer, loaded)

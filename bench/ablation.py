@@ -1,0 +1,144 @@
+"""The change of a metric without each head, for all heads: attn_lit against one whole pass a head, in plain passes.
+
+Peers take turns on the same text, each in a process of its own. A whole run writes bench/ablation.json; a narrower one
+(--models, --lengths, --peers, --rounds) writes only where --json says.
+"""
+import argparse
+import os
+from functools import partial
+from pathlib import Path
+
+import torch
+from peers import MODELS, Peer, grouped
+
+from attn_lit.ablation import every_head
+from attn_lit.experiment import set_up
+from attn_lit.intervene import head_columns
+from attn_lit.metrics import Metric, log_probs
+from attn_lit.models import Parts
+from attn_lit.neurons import bridged, hooked
+
+RESULTS = Path(__file__).resolve().parent/"ablation.json"
+WORKS = {"loss": [40, 256], "last": [256]} # metric → tokens
+SAYS = dict(loss="loss, {} tokens", last="a logit difference at the last of {} tokens")
+
+
+# ── the two metrics, on texts of random tokens
+
+def metric_of(kind, texts):
+    "The loss on each text, or the difference of two logits at its last position."
+    def loss(logits, i, clean): return -log_probs(logits, texts.encoded[i].ids[1:]).mean(-1)
+    def last(logits, i, clean): return logits[:, -1, 5].float() - logits[:, -1, 6].float()
+    reads = [list(range(len(e) - 1)) if kind == "loss" else [len(e) - 1] for e in texts.encoded]
+    return Metric(kind, texts.encoded, reads, loss if kind == "loss" else last)
+
+
+# ── peers: each `setup(tokenizer, model)` gives a function from texts to changes as (text, layer, head)
+
+@grouped
+def plain(tokenizer, model):
+    def measure(batch): model(**batch.inputs, use_cache=False)
+    return measure
+
+
+def attn_lit(kind, tokenizer, model):
+    "The matrix as the library makes it."
+    parts = Parts(model)
+    def run(texts):
+        found = set_up(metric_of(kind, texts), tokenizer, model).effects(every_head(parts))
+        return dict(change=found.T.reshape(-1, parts.n_layers, parts.n_heads))
+    return run
+
+
+def a_pass_a_head(kind, passes):
+    "Changes from `passes(ids, reads, head)`, the logits at these positions without a head, or with all."
+    def run(texts):
+        metric, rows = metric_of(kind, texts), []
+        for i, encoded in enumerate(metric.encoded):
+            ids, every = torch.tensor([encoded.ids]), passes.heads
+            def value(head=None, i=i, ids=ids):
+                return float(metric.value(passes(ids, metric.reads[i], head), i, None)[0])
+            clean = value()
+            rows.append([value(head) - clean for head in every])
+        n_layers = every[-1][0] + 1
+        return dict(change=torch.tensor(rows).view(len(rows), n_layers, -1).numpy())
+    return run
+
+
+class Hooks:
+    "One whole pass a head, by a forward hook of one's own; where few positions are read, only those are unembedded."
+    def __init__(self, tokenizer, model):
+        self.model, self.parts = model, Parts(model)
+        self.heads = [head for some in every_head(self.parts) for head in some]
+
+    @torch.no_grad()
+    def __call__(self, ids, reads, head=None):
+        keep = torch.tensor(reads)
+        if head is None: return self.model(ids.to(self.model.device), use_cache=False, logits_to_keep=keep).logits
+        module = self.parts.out_projs[head[0]]
+        columns = head_columns([head[1]], self.parts.n_heads, self.parts.n_heads*self.parts.d_head)
+        with hooked([module], lambda i, x: x.masked_fill(columns.to(x.device), 0.)):
+            return self.model(ids.to(self.model.device), use_cache=False, logits_to_keep=keep).logits
+
+
+class Lens:
+    "One whole pass a head by TransformerLens; where one position is read, it too unembeds one."
+    def __init__(self, tokenizer, model):
+        self.bridge = bridged(tokenizer, model)
+        self.heads = [(i, h) for i in range(self.bridge.cfg.n_layers) for h in range(self.bridge.cfg.n_heads)]
+
+    @torch.no_grad()
+    def __call__(self, ids, reads, head=None):
+        def zero(z, hook): z[:, :, head[1]] = 0; return z
+        hooks = [] if head is None else [(f"blocks.{head[0]}.attn.hook_z", zero)]
+        ids, n = ids.to(self.bridge.cfg.device), ids.shape[1]
+        few = dict(logits_to_keep=n - reads[0]) if len(reads) == 1 else {}
+        with self.bridge.hooks(fwd_hooks=hooks): logits = self.bridge(ids, **few)
+        return logits[:, [r - n for r in reads]] if few else logits[:, reads]
+
+
+def peers(kind):
+    "The ways to this metric's matrix."
+    def by(passes): return lambda tokenizer, model: a_pass_a_head(kind, passes(tokenizer, model))
+    return dict(plain=Peer("plain forward", plain), attn_lit=Peer("attn_lit", partial(attn_lit, kind)),
+                hooks=Peer("one pass a head, hooks", by(Hooks)),
+                lens=Peer("one pass a head, TransformerLens", by(Lens), needs="transformer_lens"))
+
+
+TASKS = {kind: peers(kind) for kind in WORKS}
+
+
+def options():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=["gpt2"])
+    parser.add_argument("--lengths", nargs="+", type=int, help="tokens; default: 40, 256 for the loss, 256 else")
+    parser.add_argument("--peers", nargs="+", choices=TASKS["loss"], default=list(TASKS["loss"]))
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--threads", type=int, help="of torch; default: its own choice")
+    parser.add_argument("--json", type=Path, help=f"default for a whole run: bench/{RESULTS.name}")
+    args = parser.parse_args()
+    whole = args.models == ["gpt2"] and not args.lengths and args.peers == list(TASKS["loss"]) and args.rounds == 3
+    args.json, args.seconds = args.json or (RESULTS if whole else None), 3600
+    return args
+
+
+def main():
+    from bench import beginning, save_to, started, summary, take_turns, warnings
+    from table import markdown, notes
+    args = options()
+    os.environ.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false", TQDM_DISABLE="1")
+    results = beginning(args, TASKS["loss"], corpus="the metric of the column, without each head in turn")
+    for model in args.models:
+        for kind, lengths in WORKS.items():
+            with started(results, model, args, kind) as workers:
+                for n in args.lengths or lengths:
+                    turns = take_turns(workers, [n], False, args.rounds)
+                    results["rows"] += summary(turns, model=model, work=SAYS[kind].format(n), texts=1)
+                    results["statistics"] = ["the change without each head"]
+                    save_to(args.json, results)
+    print("", markdown(results), "", *notes(results), *warnings(results), sep="\n")
+
+
+if __name__ == "__main__": main()
