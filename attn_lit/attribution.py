@@ -19,6 +19,7 @@ from jaxtyping import Float
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 from torch import Tensor, nn
+from torch.func import functional_call
 from tqdm import tqdm
 
 from .base import InputError
@@ -40,13 +41,15 @@ class Held(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad):
         x, out = ctx.saved_tensors
+        exact = torch.promote_types(x.dtype, torch.float32)
+        weights = {name: w.detach().to(exact) for name, w in ctx.norm.named_parameters()}
         with torch.enable_grad():
-            zero = torch.zeros_like(x).requires_grad_()
-            bias = ctx.norm.forward(zero)
-        def back(g): return torch.autograd.grad(bias, zero, g, retain_graph=True)[0] # by the derivative at zero
+            zero = torch.zeros_like(x, dtype=exact).requires_grad_()
+            bias = functional_call(ctx.norm, weights, zero)
+        def back(g): return torch.autograd.grad(bias, zero, g.to(exact), retain_graph=True)[0] # the derivative at zero
         own = out - bias.detach()
         scale = (own*own).sum(-1, keepdim=True) / (back(own)*x).sum(-1, keepdim=True)
-        return scale*back(grad), None, None
+        return (scale*back(grad)).to(x.dtype), None, None
 
 # %% ../nbs/11_attribution.ipynb #d011
 def norms_of(model) -> list[nn.Module]:
