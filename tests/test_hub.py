@@ -12,12 +12,12 @@ import torch
 from test_data_files import real
 from torch.nn.functional import cross_entropy
 
-from attn_lit.ablation import ablated
 from attn_lit.attention import eager
 from attn_lit.base import InputError
 from attn_lit.bias import Pair
 from attn_lit.entropy import TEXTS
 from attn_lit.formats import bias_items
+from attn_lit.intervene import intervened
 from attn_lit.models import Parts, encode, load_model, pad_batch, random_model
 from attn_lit.neurons import recorded
 from attn_lit.patterns import from_ids, pattern_scores
@@ -234,7 +234,7 @@ def test_ioi_name_movers(gpt2):
 
 def cost(heads, prompts, tokenizer, model):
     "How much the mean logit difference falls without these heads."
-    with ablated(model, heads): without = logit_differences(prompts, tokenizer, model)
+    with intervened(model, heads): without = logit_differences(prompts, tokenizer, model)
     return logit_differences(prompts, tokenizer, model).mean() - without.mean()
 
 
