@@ -163,7 +163,7 @@ def instruction_stage(run: Run) -> None:
 
 # %% ../nbs/14_pipeline.ipynb #c023
 def patterns_stage(run: Run) -> None:
-    "Previous-token, duplicate, induction and sink scores on repeated random tokens."
+    "Previous-token, duplicate, induction, sink and local scores on repeated random tokens."
     found = patterns.pattern_scores(run.tokenizer, run.model, seed=run.settings.seed, controls=run.settings.controls)
     for name, result in found.items(): run.keep(name, result)
 
