@@ -84,7 +84,7 @@ def test_winobias_gives_the_cases_of_the_paper():
     rows = [row for row in bias_items(WINOBIAS, split="dev").rows if row["kind"] == "type1"]
     cases = continuation_cases([Pair(**{k: v for k, v in row.items() if k != "split"}) for row in rows])
     assert len(cases) == 159
+    start = "The mover said thank you to the housekeeper because"
     assert any((c.null, c.other, c.typical, c.atypical) == (
-        "The mover said thank you to the housekeeper because she", "The mover said thank you to the housekeeper because he",
-        " cleaned the truck.", " is grateful.") for c in cases)
+        f"{start} she", f"{start} he", " cleaned the truck.", " is grateful.") for c in cases)
     assert all(c.null.split()[:-1] == c.other.split()[:-1] and c.typical != c.atypical for c in cases)
