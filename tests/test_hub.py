@@ -18,6 +18,7 @@ from attn_lit.bias import Pair
 from attn_lit.entropy import TEXTS
 from attn_lit.formats import bias_items
 from attn_lit.intervene import intervened
+from attn_lit.mediation import continuation_cases, indirect_effect
 from attn_lit.models import Parts, encode, load_model, pad_batch, random_model
 from attn_lit.neurons import recorded
 from attn_lit.patterns import from_ids, pattern_scores
@@ -354,10 +355,9 @@ def test_the_measurement_of_text_loss(tiny):
 
 def winobias_effects(tokenizer, model, folder, few=None):
     "Vig et al.'s indirect effects on the development set, type 1: of all cases, and of those that their filter keeps."
-    mediation = pytest.importorskip("attn_lit.mediation")
     rows = bias_items(folder, split="dev").rows
     pairs = [Pair(**{k: v for k, v in row.items() if k != "split"}) for row in rows if row["kind"] == "type1"]
-    everything = mediation.indirect_effect(mediation.continuation_cases(pairs)[:few], tokenizer, model, n=1)
+    everything = indirect_effect(continuation_cases(pairs)[:few], tokenizer, model, n=1)
     kept = everything.total > np.quantile(everything.total[everything.total > 0], .25)
     return everything, everything.scores[kept]
 
