@@ -69,6 +69,7 @@ class Chunk:
     band: Float[Tensor, "query 1 key"] | None = None # 1 where it is
     picks: Int[Tensor, "batch query 1 pick"] | None = None # single keys, counted in the chunk
     inside: Float[Tensor, "batch query 1 pick"] | None = None # 1 where the key is in the chunk; None: all are
+    seen: Int[Tensor, "text query 2"] | None = None # in place of `hidden`: the first key of each query, the last + 1
 
 # %% ../nbs/02_sums.ipynb #c011
 def add_tile(s: Float[Tensor, "matrix row key"], # scores; used up
