@@ -32,7 +32,7 @@ setup(
     packages=find_packages(include=[cfg["lib_name"], cfg["lib_name"] + ".*"]),
     package_data={cfg["lib_name"]: ["*.json", "tiny/*"]},
     install_requires=cfg["requirements"].split(),
-    extras_require={x: cfg[f"{x}_requirements"].split() for x in ("lens", "quant", "dev")},
+    extras_require={x: cfg[f"{x}_requirements"].split() for x in ("lens", "quant", "fast", "dev")},
     entry_points={"console_scripts": cfg["console_scripts"].split(),
                   "nbdev": [f"{cfg['lib_name']}={cfg['lib_name']}._modidx:d"]},
     zip_safe=False,

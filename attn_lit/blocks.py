@@ -133,7 +133,7 @@ class Layer:
         return Rows(self.shape[1], self.query.shape[1], first//STEP*STEP, first, ask.near,
                     held["columns", id(ask)][1], ask.rest)
 
-    def tile(self, q: Float[Tensor, "matrix row d_head"], span: Span, a: int, b: int, chunk: Chunk
+    def tile(self, q: Float[Tensor, "all row d_head"], span: Span, a: int, b: int, chunk: Chunk
              ) -> Float[Tensor, "matrix row key"]:
         "Scores of the block's queries `q` for a chunk of keys, hidden ones at `HIDDEN`."
         c0, c1, group, more = chunk.k0, chunk.k1, self.shape[1], self.scores
