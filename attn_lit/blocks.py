@@ -20,7 +20,7 @@ from .masks import HIDDEN, Mask, Plan, Span
 from .sums import Ask, Chunk, Scratch, add_tile, together
 
 # %% ../nbs/02_blocks.ipynb #c007
-TILE, ROWS, KEYS = 2**21, 384, 4096 # floats in a tile; rows and keys of it, at most: measured, see the bench page
+TILE, ROWS, KEYS = 2**20, 384, 2048 # floats in a tile; rows and keys of it, at most: measured, see the bench page
 
 def rows_a_block(group: int) -> int:
     "How many queries go into a block where so many heads share a key head."

@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache, cached_property
 from importlib import metadata, resources
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -210,8 +211,8 @@ class Parts(Sizes):
     @property
     def decoder(self) -> nn.Module:
         "The module that holds the list of blocks."
-        return self.only([m for m in self.model.modules() if any(map(self.is_blocks, m.children()))][:1],
-                         "list of blocks")
+        found = (m for m in self.model.modules() if any(map(self.is_blocks, m.children())))
+        return self.only([*islice(found, 1)], "list of blocks")
     @property
     def blocks(self) -> nn.ModuleList:
         "The transformer blocks, one a layer."

@@ -29,7 +29,7 @@ from attn_lit.models import DTYPES
 
 RESULTS = Path(__file__).resolve().parent/"results.json"
 LENGTHS = [128, 512, 1024, 2048, 4096, 8192, 16384, 32768]
-PACKAGES = ("torch", "transformers", "transformer-lens", "nnsight", "numpy", "attn-lit")
+PACKAGES = ("torch", "transformers", "transformer-lens", "nnsight", "numpy", "numba", "attn-lit")
 # 64 lengths from 8 to 90, most of them short, that come to 2,595 tokens with this seed
 CORPUS = np.random.default_rng(1510).gamma(3, 13.2, 64).clip(8, 90).astype(int).tolist()
 CORPUS_SAYS = (f"{len(CORPUS)} texts of {sum(CORPUS):,} tokens in all, one by one (attn_lit: in its own batches); "
