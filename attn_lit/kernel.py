@@ -194,7 +194,9 @@ def team():
         return run
 
 @cache
-def pool(): return ThreadPoolExecutor()
+def pool():
+    "Threads for where PyTorch's are not found."
+    return ThreadPoolExecutor()
 
 def on_all_cores(table: np.ndarray) -> None:
     "Has a table's rows read."

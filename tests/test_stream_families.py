@@ -8,6 +8,7 @@ import pytest
 import torch
 from families import CAUSAL, ENCODERS, FAMILIES, HYBRID, set_eager, small
 
+from attn_lit import kernel
 from attn_lit.base import InputError
 from attn_lit.marks import Marks
 from attn_lit.models import Encoded, Parts, load_model, load_tokenizer, model_source, pad_batch
@@ -98,6 +99,17 @@ def errors(model, encoded, causal=True, layers=slice(None)):
 def test_stream_is_its_definition(name):
     found = errors(small(name), texts(), not FAMILIES[name].encoder)
     assert max(e for _, e in found.values()) < 1e-5, found
+
+
+@pytest.mark.skipif(not kernel.FAST, reason="numba is not installed")
+@pytest.mark.parametrize("name", ["gpt2", "llama", "mistral", "gemma2", "gpt_oss", "bert"])
+def test_with_the_kernel_and_without(name, monkeypatch):
+    found = []
+    for fast in (True, False):
+        monkeypatch.setattr(kernel, "FAST", fast)
+        found.append(head_statistics(texts(), tokenizer(), small(name), STATISTICS, {"x": marks_of(texts())},
+                                     within=WITHIN))
+    assert worst(*found)[1] < 1e-6, worst(*found)
 
 
 def test_tiny(): assert max(e for _, e in errors(load_model("tiny")[1], texts()).values()) < 1e-5
