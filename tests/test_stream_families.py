@@ -102,7 +102,7 @@ def test_stream_is_its_definition(name):
 
 
 @pytest.mark.skipif(not kernel.FAST, reason="numba is not installed")
-@pytest.mark.parametrize("name", ["gpt2", "llama", "mistral", "gemma2", "gpt_oss", "bert"])
+@pytest.mark.parametrize("name", ["gpt2", "llama", "mistral", "gemma2", "gpt_oss"])
 def test_with_the_kernel_and_without(name, monkeypatch):
     found = []
     for fast in (True, False):
