@@ -52,7 +52,10 @@ def choose_heads(result: HeadResult, heads: Iterable[Sequence] | None, alpha: fl
     size = np.where(flagged if n else np.isfinite(result.effect), result.size, np.nan)
     order = np.argsort(-size, axis=None, kind="stable")[:min(np.isfinite(size).sum(), MOST if n else FEW)]
     chosen = [divmod(int(i), flagged.shape[1]) for i in order]
-    if not n: return chosen, flagged, f"exploratory: no head is flagged, so the {plural(len(chosen), 'largest effect')}"
+    if not n:
+        shown = int(result.survivors(alpha).sum())
+        why = f" ({plural(shown, 'head')} with q ≤ {alpha:g}, and controls show every one)"*(shown > 0)
+        return chosen, flagged, f"exploratory: no head is flagged{why}, so the {plural(len(chosen), 'largest effect')}"
     which = "all that are flagged" if n <= MOST else f"the {MOST} largest of {n} flagged heads"
     return chosen, flagged, f"{which}: q ≤ {alpha:g}, and no control shows them"
 
@@ -159,16 +162,14 @@ def names(heads: pd.DataFrame) -> str: return ", ".join(f"L{l}H{h}" for l, h in 
 def heads_say(table: "CausalTable") -> str:
     "Which of the checked heads are important, and how small a p could have been."
     heads, n = table.heads, len(table.heads)
-    beyond, least = heads[heads["beyond"]], heads["p_least"].max()
-    few = int(heads["n_random"].min())
-    where = dict(layer="their layer", model="the whole model").get("/".join(sorted(set(heads["matched"]))),
-                                                                  "their layer, or the whole model")
-    which = f"{len(beyond)} of {plural(n, 'head')} {'have' if len(beyond) != 1 else 'has'} an effect beyond"
-    says = (f"{which} {'only '*(few < LEAST)}{few} random heads of {where} (corrected p ≤ {table.alpha:g}, interval "
-            f"without 0)")
+    beyond, least, few = heads[heads["beyond"]], heads["p_least"].max(), int(heads["n_random"].min())
+    where = " or ".join(dict(layer="their layer", model="the whole model")[m] for m in sorted(set(heads["matched"])))
+    before = (heads["p"] <= table.alpha + TIE).sum()
+    says = (f"{len(beyond)} of {plural(n, 'head')} {'has' if len(beyond) == 1 else 'have'} an effect beyond "
+            f"{'only '*(few < LEAST)}{few} random heads of {where} (corrected p ≤ {table.alpha:g} and interval "
+            f"without 0; before correction p ≤ {table.alpha:g} in {before})")
     says += f": by ablation, important for this metric: {names(beyond)}. " if len(beyond) else \
         ": the ablation does not show that these heads matter for this metric. "
-    says += f"Before correction p ≤ {table.alpha:g} in {(heads['p'] <= table.alpha + TIE).sum()}. "
     says += f"No p can be below {least:.2g}"
     return says + (f", nor below {least*n:.2g} after correction if only one head is far out."
                    if n > 1 and least*n > table.alpha else ".")
@@ -249,19 +250,21 @@ def table_title(table: CausalTable) -> str:
 def causal_check(result: HeadResult, # tested, of any analysis
                  experiment, # an `Experiment` on the metric that the analysis is about
                  heads: Iterable[Sequence] | None = None, # (layer, head) pairs to check; None: those flagged
-                 n_random: int = 100, # random heads, and random sets, at most; `LEAST` at least
+                 n_random: int = 100, # random heads at most; `LEAST` at least
+                 n_sets: int = 100, # random sets at most; `LEAST` at least
                  seed: int = 0, # of the random heads and of the bootstrap
                  alpha: float = .05, # the highest q of flagged heads, and the highest p of important ones
                  n: int = 10_000 # resamples of the items, for intervals
                  ) -> CausalTable:
     "Flagged heads taken out, one by one and together, beside random ones; `InputError` without test or other heads."
-    if n_random < LEAST: raise InputError(f"n_random is {n_random}: expected {LEAST} random heads at least.")
+    for what, value in (("n_random", n_random), ("n_sets", n_sets)):
+        if value < LEAST: raise InputError(f"{what} is {value}: expected {LEAST} at least.")
     checked, flagged, chosen = choose_heads(result, heads, alpha)
     others, rng = other_heads(checked, flagged), np.random.default_rng(seed)
     drawn = draw_heads(checked, others, n_random, rng)
     random = sorted({head for some, _ in drawn.values() for head in some})
     pools, matched = set_pools(checked, others, flagged.shape)
-    sets = draw_sets(pools, n_random, rng, checked) if len(checked) > 1 else []
+    sets = draw_sets(pools, n_sets, rng, checked) if len(checked) > 1 else []
     found = measure(experiment, [*([head] for head in (*checked, *random)), checked, *sets])
     table = head_rows(result, checked, flagged, drawn, found, alpha, n, seed)
     at = tuple(np.array(random).T)
