@@ -59,7 +59,8 @@ def instruction_metric(i: Inputs, tokenizer, model, seed: int = 0, most: int = I
     both = [(i.instructions[k], i.answers[k]) for k in known]
     kept, dropped = draw_items([fits(" ".join(two), tokenizer, model) for two in both], seed, most)
     metric = answer_likelihood([both[k][0] for k in kept], [both[k][1] for k in kept], tokenizer, model)
-    return replace(metric, dropped={"no answer is known": len(i.answers) - len(known)} | dropped | metric.dropped)
+    unknown = {"no answer is known": n} if (n := len(i.answers) - len(known)) else {}
+    return replace(metric, dropped=unknown | dropped | metric.dropped)
 
 CHECKS: dict[str, Callable[..., Metric]] = dict(
     sentiment=sentiment_metric, bias=bias_metric, instruction=instruction_metric)
