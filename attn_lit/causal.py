@@ -244,7 +244,7 @@ def table_title(table: CausalTable) -> str:
     "What the figure is of, and what is to be seen in it."
     which = "checked heads (none is flagged)" if table.exploratory else "flagged heads" \
         if table.heads["flagged"].all() else "checked heads"
-    return f"{titled(table.analysis)}: {table.heads['beyond'].sum()} of {len(table.heads)} {which} act"
+    return f"{titled(table.analysis)}: {table.heads['beyond'].sum()} of {len(table.heads)} {which} beyond random ones"
 
 # %% ../nbs/12_causal.ipynb #c024
 def causal_check(result: HeadResult, # tested, of any analysis
