@@ -89,7 +89,9 @@ def set_pools(checked: list[Head], others: list[Head], shape: tuple[int, int]) -
     best = max(ways, key=lambda way: min(how_many(ways[way]), LEAST))
     return ways[best], best
 
-def how_many(pools: Pools) -> int: return prod(comb(len(pool), k) for pool, k in pools)
+def how_many(pools: Pools) -> int:
+    "How many different sets can be drawn."
+    return prod(comb(len(pool), k) for pool, k in pools)
 
 def draw_sets(pools: Pools, n: int, rng: np.random.Generator, but: list[Head]) -> list[tuple[Head, ...]]:
     "At most `n` different random sets, none of them `but`."
@@ -157,7 +159,9 @@ def whole_row(checked: list[Head], sets: list, matched: str, found: Measured, al
                 gap=effect - added, gap_low=gap_low, gap_high=gap_high)
 
 # %% ../nbs/12_causal.ipynb #c022
-def names(heads: pd.DataFrame) -> str: return ", ".join(f"L{l}H{h}" for l, h in zip(heads["layer"], heads["head"]))
+def names(heads: pd.DataFrame) -> str:
+    "The heads of a table in words: L1H2, L0H3."
+    return ", ".join(f"L{l}H{h}" for l, h in zip(heads["layer"], heads["head"]))
 
 def heads_say(table: "CausalTable") -> str:
     "Which of the checked heads are important, and how small a p could have been."
