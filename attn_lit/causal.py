@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MOST', 'FEW', 'Head', 'LEAST', 'Pools', 'flagged_heads', 'named_heads', 'choose_heads', 'other_heads', 'draw_heads',
            'set_pools', 'how_many', 'draw_sets', 'rank_p', 'Measured', 'measure', 'head_rows', 'whole_row', 'names',
-           'heads_say', 'whole_says', 'table_html', 'CausalTable', 'table_title', 'causal_check']
+           'heads_say', 'interval_says', 'whole_says', 'table_html', 'CausalTable', 'table_title', 'causal_check']
 
 # %% ../nbs/12_causal.ipynb #c003
 from collections.abc import Iterable, Sequence
@@ -178,6 +178,10 @@ def heads_say(table: "CausalTable") -> str:
     return says + (f", nor below {least*n:.2g} after correction if only one head is far out."
                    if n > 1 and least*n > table.alpha else ".")
 
+def interval_says(low: float, high: float) -> str:
+    "An interval in words; NaN ends are told."
+    return f"[{low:+.3g}, {high:+.3g}]" if np.isfinite([low, high]).all() else "(no interval: too few items)"
+
 def whole_says(whole: dict | None) -> str:
     "What all of them do together, beside what the single effects add up to."
     if whole is None: return ""
@@ -185,9 +189,10 @@ def whole_says(whole: dict | None) -> str:
     like = whole["matched"].replace("layer", "as many in each layer").replace("model", "from all layers")
     against = f"{beyond} {whole['n_random']} random sets ({like}; p = {whole['p']:.2g})"
     if not whole["n_random"]: against = "and there are no random sets to compare with"
-    return (f"All {whole['n_heads']} out together: {whole['effect']:+.3g} [{whole['low']:+.3g}, {whole['high']:+.3g}], "
-            f"{against}; the single effects add up to {whole['sum_of_singles']:+.3g}. Heads are not additive: when one "
-            f"is gone, later ones can take over part of its work (self-repair, arXiv 2402.15390).")
+    ends = interval_says(whole["low"], whole["high"])
+    return (f"All {whole['n_heads']} out together: {whole['effect']:+.3g} {ends}, {against}; the single effects add up to "
+            f"{whole['sum_of_singles']:+.3g}. Heads are not additive: when one is gone, later ones can take over part of "
+            f"its work (self-repair, arXiv 2402.15390).")
 
 def table_html(table: "CausalTable") -> str:
     "What a notebook shows: the reading, and the table."

@@ -217,7 +217,7 @@ CAUSAL = dict( # analysis → the metric on which its flagged heads are taken ou
     bias="log odds of the male to the female pronoun where it would stand",
     instruction="log-likelihood of an answer that complies, nats per token")
 HOW_CAUSAL = ("zero ablation of at most 20 flagged heads, or the 5 largest where none is, one by one and together, on "
-              "at most 64 items; rank p by size among random heads and sets of heads; Benjamini–Hochberg over heads")
+              "at most 64 items; rank p by size among at most 100 random heads and 20 random sets; Benjamini–Hochberg")
 CORRECTION = ("q (Benjamini–Hochberg) and max-T over all heads; intervals by BCa bootstrap; 10,000 permutations and "
               "resamples or 40 a head where that is more, if no number is set")
 

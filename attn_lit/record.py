@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from .base import whole_file
-from .causal import CausalTable
+from .causal import CausalTable, interval_says
 from .evidence import draws
 from .results import HeadResult, marked_heads, plural
 
@@ -107,8 +107,8 @@ def acts_say(found: CausalTable | str | None) -> list[str]: # a table, why there
     out = [f"taken out: {which} {acts} {'acts' if acts == 1 else 'act'} beyond random heads (corrected p ≤ "
            f"{found.alpha:g})   ({found.metric})"]
     if whole is not None:
-        out.append(f"all {n} together: {whole['effect']:+.3f} [{whole['low']:+.3f}, {whole['high']:+.3f}], p "
-                   f"{whole['p']:.2g} among {whole['n_random']} random sets")
+        rank = f", p {whole['p']:.2g} among {whole['n_random']} random sets"*bool(whole["n_random"])
+        out.append(f"all {n} together: {whole['effect']:+.3g} {interval_says(whole['low'], whole['high'])}{rank}")
     return out
 
 def closing_table(maps: dict[str, HeadResult], alpha: float = .05, # the highest q that survives
