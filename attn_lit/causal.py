@@ -190,9 +190,9 @@ def whole_says(whole: dict | None) -> str:
     against = f"{beyond} {whole['n_random']} random sets ({like}; p = {whole['p']:.2g})"
     if not whole["n_random"]: against = "and there are no random sets to compare with"
     ends = interval_says(whole["low"], whole["high"])
-    return (f"All {whole['n_heads']} out together: {whole['effect']:+.3g} {ends}, {against}; the single effects add up to "
-            f"{whole['sum_of_singles']:+.3g}. Heads are not additive: when one is gone, later ones can take over part of "
-            f"its work (self-repair, arXiv 2402.15390).")
+    return (f"All {whole['n_heads']} out together: {whole['effect']:+.3g} {ends}, {against}; the single effects add up "
+            f"to {whole['sum_of_singles']:+.3g}. Heads are not additive: when one is gone, later ones can take over part "
+            f"of its work (self-repair, arXiv 2402.15390).")
 
 def table_html(table: "CausalTable") -> str:
     "What a notebook shows: the reading, and the table."
