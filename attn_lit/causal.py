@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['MOST', 'FEW', 'Head', 'LEAST', 'Pools', 'flagged_heads', 'named_heads', 'choose_heads', 'other_heads', 'draw_heads',
-           'set_pools', 'how_many', 'draw_sets', 'rank_p', 'Measured', 'measure', 'head_rows', 'whole_row', 'names',
-           'heads_say', 'interval_says', 'whole_says', 'table_html', 'CausalTable', 'table_title', 'causal_check']
+           'set_pools', 'how_many', 'draw_sets', 'rank_p', 'Measured', 'measure', 'head_rows', 'whole_row',
+           'CausalTable', 'table_title', 'names', 'heads_say', 'interval_says', 'whole_says', 'table_html',
+           'causal_check']
 
 # %% ../nbs/12_causal.ipynb #c003
 from collections.abc import Iterable, Sequence
@@ -158,50 +159,6 @@ def whole_row(checked: list[Head], sets: list, matched: str, found: Measured, al
                 p_least=1/(1 + len(sets)), beyond=bool(p <= alpha and (low > 0 or high < 0)), sum_of_singles=added,
                 gap=effect - added, gap_low=gap_low, gap_high=gap_high)
 
-# %% ../nbs/12_causal.ipynb #c022
-def names(heads: pd.DataFrame) -> str:
-    "The heads of a table in words: L1H2, L0H3."
-    return ", ".join(f"L{l}H{h}" for l, h in zip(heads["layer"], heads["head"]))
-
-def heads_say(table: "CausalTable") -> str:
-    "Which of the checked heads are important, and how small a p could have been."
-    heads, n = table.heads, len(table.heads)
-    beyond, least, few = heads[heads["beyond"]], heads["p_least"].max(), int(heads["n_random"].min())
-    where = " or ".join(dict(layer="their layer", model="the whole model")[m] for m in sorted(set(heads["matched"])))
-    before = (heads["p"] <= table.alpha + TIE).sum()
-    says = (f"{len(beyond)} of {plural(n, 'head')} {'has' if len(beyond) == 1 else 'have'} an effect beyond "
-            f"{'only '*(few < LEAST)}{few} random heads of {where} (corrected p ≤ {table.alpha:g} and interval "
-            f"without 0; before correction p ≤ {table.alpha:g} in {before})")
-    says += f": by ablation, important for this metric: {names(beyond)}. " if len(beyond) else \
-        ": the ablation does not show that these heads matter for this metric. "
-    says += f"No p can be below {least:.2g}"
-    return says + (f", nor below {least*n:.2g} after correction if only one head is far out."
-                   if n > 1 and least*n > table.alpha else ".")
-
-def interval_says(low: float, high: float) -> str:
-    "An interval in words; NaN ends are told."
-    return f"[{low:+.3g}, {high:+.3g}]" if np.isfinite([low, high]).all() else "(no interval: too few items)"
-
-def whole_says(whole: dict | None) -> str:
-    "What all of them do together, beside what the single effects add up to."
-    if whole is None: return ""
-    beyond = "beyond" if whole["beyond"] else "not beyond"
-    like = whole["matched"].replace("layer", "as many in each layer").replace("model", "from all layers")
-    against = f"{beyond} {whole['n_random']} random sets ({like}; p = {whole['p']:.2g})"
-    if not whole["n_random"]: against = "and there are no random sets to compare with"
-    ends = interval_says(whole["low"], whole["high"])
-    return (f"All {whole['n_heads']} out together: {whole['effect']:+.3g} {ends}, {against}; the single effects add up "
-            f"to {whole['sum_of_singles']:+.3g}. Heads are not additive: when one is gone, later ones can take over part "
-            f"of its work (self-repair, arXiv 2402.15390).")
-
-def table_html(table: "CausalTable") -> str:
-    "What a notebook shows: the reading, and the table."
-    frame, hidden = table.to_frame(), ["layer", "head", "p_least", "gap", "gap_low", "gap_high"]
-    frame.insert(0, "heads", [*names(table.heads).split(", "), *[f"all {len(table.heads)}"]*(table.whole is not None)])
-    shown = frame.drop(columns=hidden, errors="ignore").dropna(axis=1, how="all")
-    return (f"<p><b>{titled(table.analysis)}</b>. {table.reading}</p>"
-            + shown.to_html(index=False, na_rep="", float_format="%.3g"))
-
 # %% ../nbs/12_causal.ipynb #c023
 @dataclass
 class CausalTable:
@@ -254,6 +211,50 @@ def table_title(table: CausalTable) -> str:
     which = "checked heads (none is flagged)" if table.exploratory else "flagged heads" \
         if table.heads["flagged"].all() else "checked heads"
     return f"{titled(table.analysis)}: {table.heads['beyond'].sum()} of {len(table.heads)} {which} beyond random ones"
+
+# %% ../nbs/12_causal.ipynb #c022
+def names(heads: pd.DataFrame) -> str:
+    "The heads of a table in words: L1H2, L0H3."
+    return ", ".join(f"L{l}H{h}" for l, h in zip(heads["layer"], heads["head"]))
+
+def heads_say(table: CausalTable) -> str:
+    "Which of the checked heads are important, and how small a p could have been."
+    heads, n = table.heads, len(table.heads)
+    beyond, least, few = heads[heads["beyond"]], heads["p_least"].max(), int(heads["n_random"].min())
+    where = " or ".join(dict(layer="their layer", model="the whole model")[m] for m in sorted(set(heads["matched"])))
+    before = (heads["p"] <= table.alpha + TIE).sum()
+    says = (f"{len(beyond)} of {plural(n, 'head')} {'has' if len(beyond) == 1 else 'have'} an effect beyond "
+            f"{'only '*(few < LEAST)}{few} random heads of {where} (corrected p ≤ {table.alpha:g} and interval "
+            f"without 0; before correction p ≤ {table.alpha:g} in {before})")
+    says += f": by ablation, important for this metric: {names(beyond)}. " if len(beyond) else \
+        ": the ablation does not show that these heads matter for this metric. "
+    says += f"No p can be below {least:.2g}"
+    return says + (f", nor below {least*n:.2g} after correction if only one head is far out."
+                   if n > 1 and least*n > table.alpha else ".")
+
+def interval_says(low: float, high: float) -> str:
+    "An interval in words; NaN ends are told."
+    return f"[{low:+.3g}, {high:+.3g}]" if np.isfinite([low, high]).all() else "(no interval: too few items)"
+
+def whole_says(whole: dict | None) -> str:
+    "What all of them do together, beside what the single effects add up to."
+    if whole is None: return ""
+    beyond = "beyond" if whole["beyond"] else "not beyond"
+    like = whole["matched"].replace("layer", "as many in each layer").replace("model", "from all layers")
+    against = f"{beyond} {whole['n_random']} random sets ({like}; p = {whole['p']:.2g})"
+    if not whole["n_random"]: against = "and there are no random sets to compare with"
+    ends = interval_says(whole["low"], whole["high"])
+    return (f"All {whole['n_heads']} out together: {whole['effect']:+.3g} {ends}, {against}; the single effects add up "
+            f"to {whole['sum_of_singles']:+.3g}. Heads are not additive: when one is gone, later ones can take over "
+            f"part of its work (self-repair, arXiv 2402.15390).")
+
+def table_html(table: CausalTable) -> str:
+    "What a notebook shows: the reading, and the table."
+    frame, hidden = table.to_frame(), ["layer", "head", "p_least", "gap", "gap_low", "gap_high"]
+    frame.insert(0, "heads", [*names(table.heads).split(", "), *[f"all {len(table.heads)}"]*(table.whole is not None)])
+    shown = frame.drop(columns=hidden, errors="ignore").dropna(axis=1, how="all")
+    return (f"<p><b>{titled(table.analysis)}</b>. {table.reading}</p>"
+            + shown.to_html(index=False, na_rep="", float_format="%.3g"))
 
 # %% ../nbs/12_causal.ipynb #c024
 def causal_check(result: HeadResult, # tested, of any analysis
