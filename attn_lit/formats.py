@@ -7,7 +7,7 @@ __all__ = ['Telling', 'SENTIMENT_COLUMNS', 'SENTIMENT_FORMATS', 'LABELS', 'WINOB
            'BIAS_FORMATS', 'CANDIDATES', 'INSTRUCTION_COLUMNS', 'INSTRUCTION_FORMATS', 'format_of', 'as_label',
            'review_folder', 'sentiment_items', 'candidate', 'pair_row', 'winobias_files', 'winobias_pairs',
            'antecedents', 'winobias', 'winogender', 'filled', 'winogender_templates', 'crows_pairs', 'stereoset',
-           'on_gender', 'own_pairs', 'bias_items', 'first_input', 'instruction_items']
+           'on_gender', 'own_pairs', 'bias_items', 'of_first', 'instruction_items']
 
 # %% ../nbs/02_formats.ipynb #c003
 import hashlib, math, re
@@ -210,20 +210,21 @@ def bias_items(source: str | Path, # a file, a folder or a name on the hub
 # %% ../nbs/02_formats.ipynb #c042
 INSTRUCTION_COLUMNS = dict(
     instruction=("instruction", "prompt", "text", "question", "query"), input=("input", "context"),
-    instances=("instances",), plain=("plain", "prose"), bare=("bare", "prompt_without_instruction"))
+    instances=("instances",), plain=("plain", "prose"), bare=("bare", "prompt_without_instruction"),
+    answer=("answer", "output", "response", "completion"))
 INSTRUCTION_FORMATS: Telling = {
     "IFEval pairs": [{"prompt", "prompt_without_instruction"}], "IFEval": [{"prompt", "instruction_id_list"}],
     "self-instruct": [{"instruction", "instances"}], "Alpaca": [{"instruction", "input", "output"}]}
 
-def first_input(instances) -> str | None:
-    "The input of the first of a seed task's instances; raises `InputError` if they are none."
-    try: return as_text(instances[0]["input"]) if instances else None
+def of_first(instances, what: str) -> str | None: # what: "input" or "output"
+    "The input or output of the first of a seed task's instances; raises `InputError` if they are none."
+    try: return as_text(instances[0][what]) if instances else None
     except (TypeError, KeyError): raise InputError("its instances are no list of inputs and outputs") from None
 
 def instruction_items(source: str | Path, # a file, a folder or a name on the hub
                       columns: Mapping[str, str] | None = None, # {"instruction": …} where it is called otherwise
                       split: str | None = None # one split; None takes all
-                      ) -> Items: # rows: instruction, plain, bare, split
+                      ) -> Items: # rows: instruction, plain, bare, answer, split
     "Instructions of any known form; raises `InputError` that lists the columns if it cannot tell which they are in."
     items = read_items(source, split)
     which = find_columns(items, INSTRUCTION_COLUMNS, columns, needed=("instruction",))
@@ -231,8 +232,9 @@ def instruction_items(source: str | Path, # a file, a folder or a name on the hu
         cell = {role: row.get(which.get(role)) for role in INSTRUCTION_COLUMNS}
         task = as_text(cell["instruction"])
         if task is None: return "empty instruction"
-        given = as_text(cell["input"]) or first_input(cell["instances"])
+        given = as_text(cell["input"]) or of_first(cell["instances"], "input")
         if given and given.strip().lower() != "<noinput>": task = f"{task}\n\n{given}"
         if task == cell["bare"]: return "nothing taken away"
-        return dict(instruction=task, plain=as_text(cell["plain"]), bare=as_text(cell["bare"]))
+        answer = as_text(cell["answer"]) or of_first(cell["instances"], "output")
+        return dict(instruction=task, plain=as_text(cell["plain"]), bare=as_text(cell["bare"]), answer=answer)
     return made(items, format_of(items, INSTRUCTION_FORMATS) or items.format, make)

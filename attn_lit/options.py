@@ -33,14 +33,17 @@ HELP = dict(
     use_split="read only this split of data sets that have some: train, dev, test",
     limit="at most so many items of each data set, drawn by the seed",
     lexicon="sentiment words: a file (one a line, csv, json, VADER) or a folder with Hu and Liu's two lists",
-    controls="measure the controls too", split="choose heads on this share of the items and test them on the others; "
-    "the data's own splits are used where it has some",
+    controls="measure the controls too",
+    causal="take the flagged heads out, beside random heads, and see what changes",
+    split="choose heads on this share of the items and test them on the others; the data's own splits are used where "
+          "it has some",
     alpha="the highest q that survives",
     permutations="permutations and resamples; if left out 10,000, or 40 a head where that is more",
     seed="of all that is random",
     revision="branch, tag or commit on the hub", trust_remote_code="run the model's own Python code")
-FLAGS = dict(bias_data=("--bias-data", "--pairs"), controls=("--controls/--no-controls",), quick=("--quick",),
-             trust_remote_code=("--trust-remote-code",))
+FLAGS = dict(bias_data=("--bias-data", "--pairs"), controls=("--controls/--no-controls",),
+             causal=("--causal/--no-causal",),
+             quick=("--quick",), trust_remote_code=("--trust-remote-code",))
 MANY = dict(skip=(list[str], ()), columns=(list[str], ())) # options that take several values
 
 # %% ../nbs/14_options.ipynb #c009

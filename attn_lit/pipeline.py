@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['STAGES', 'app', 'output_folder', 'check_against', 'Run', 'start', 'attention_stage', 'entropy_stage', 'held',
            'conclude', 'sentiment_stage', 'bias_stage', 'instruction_stage', 'patterns_stage', 'neurons_stage',
-           'lens_stage', 'ablation_stage', 'overview', 'finish', 'run_stages', 'load', 'run_pipeline', 'report',
-           'about', 'run_command', 'plan_command', 'main']
+           'lens_stage', 'ablation_stage', 'causal_stage', 'overview', 'finish', 'run_stages', 'load', 'run_pipeline',
+           'report', 'about', 'run_command', 'plan_command', 'main']
 
 # %% ../nbs/14_pipeline.ipynb #c003
 import os, platform, sys, time
@@ -25,6 +25,8 @@ from tqdm import tqdm
 from . import ablation, bias, entropy, figures, findings, instruction, lens, neurons, patterns, sentiment
 from .attention import get_attentions
 from .base import InputError, check_range
+from .causal import CausalTable
+from .checks import CHECKS, ITEMS, causal_frame, check
 from .evidence import hold_out
 from .models import Parts, encode, load_model, provenance
 from .options import settings_from, spread, with_settings
@@ -62,6 +64,7 @@ class Run:
     tokenizer: object
     model: object
     maps: dict[str, HeadResult] = field(default_factory=dict)
+    causal: dict[str, CausalTable | str] = field(default_factory=dict) # by analysis; or why there is no table
     record: dict = field(default_factory=dict) # what `analysis_results.json` holds
 
     @property
@@ -95,7 +98,7 @@ def start(settings: Settings, inputs: Inputs, tokenizer, model, plan: dict) -> R
                   seed=settings.seed, started=datetime.now(timezone.utc).isoformat(timespec="seconds"))
     data = {name: source for name, source in inputs.sources.items() if name not in settings.skip}
     record = dict(schema_version=SCHEMA_VERSION, status="running", provenance=jsonable(source), plan=plan,
-                  data=jsonable(data), seconds={}, skipped=list(settings.skip), analyses={}, figures=[])
+                  data=jsonable(data), seconds={}, skipped=list(settings.skip), analyses={}, causal={}, figures=[])
     return Run(settings, inputs, tokenizer, model, record=record)
 
 # %% ../nbs/14_pipeline.ipynb #c021
@@ -188,11 +191,23 @@ def ablation_stage(run: Run) -> None:
     run.draw(findings.plot_controls(found, alpha=run.settings.alpha), "ablation_matrix.png")
     run.keep("ablation", found)
 
+def causal_stage(run: Run) -> None:
+    "The flagged heads of each tested analysis, taken out on its own metric; what cannot be made says why."
+    s, n = run.settings, run.settings.permutations or 10_000
+    most = ITEMS//2 if s.quick else ITEMS
+    for name in (name for name in CHECKS if name in run.maps):
+        found = check(name, run.maps[name], run.inputs, run.tokenizer, run.model, s.alpha, s.seed, n, most)
+        run.causal[name] = found
+        run.record["causal"][name] = dict(why_not=found) if isinstance(found, str) else found.to_dict()
+        if not isinstance(found, str): run.draw(found.plot(), f"{name}_causal.png")
+    if any(isinstance(found, CausalTable) for found in run.causal.values()):
+        put(run.out/"causal.csv", causal_frame(run.causal).to_csv(index=False))
+
 # %% ../nbs/14_pipeline.ipynb #c025
 STAGES: dict[str, Callable[[Run], None]] = dict(
     attention=attention_stage, entropy=entropy_stage, sentiment=sentiment_stage, bias=bias_stage,
     instruction=instruction_stage, patterns=patterns_stage, neurons=neurons_stage, lens=lens_stage,
-    ablation=ablation_stage)
+    ablation=ablation_stage, causal=causal_stage)
 
 def overview(run: Run) -> None:
     "The four head maps of the main questions on one page."
@@ -213,7 +228,8 @@ def finish(run: Run, status: str, error: str | None = None) -> None:
 
 def run_stages(run: Run, say: Callable[[str], None]) -> None:
     "Every stage that is not skipped, timed."
-    todo = {name: stage for name, stage in STAGES.items() if name not in run.settings.skip}
+    todo = {name: stage for name, stage in STAGES.items() if name not in run.settings.skip
+            and (run.settings.causal or stage is not causal_stage)}
     for i, (name, stage) in enumerate(tqdm(todo.items(), desc="analyses", disable=None, leave=False), 1):
         began = time.perf_counter()
         stage(run)
@@ -253,8 +269,9 @@ def run_pipeline(settings: Settings, # what to do
 # %% ../nbs/14_pipeline.ipynb #c029
 def report(run: Run) -> str:
     "What survives, and where the files are."
-    files = f"{len(run.record['figures'])} figures, heads.csv, heads.parquet, plan.yaml and analysis_results.json"
-    return "\n".join([closing_table(run.maps, run.settings.alpha), "", f"{files} are in {run.out}"])
+    more = "causal.csv, "*any(isinstance(found, CausalTable) for found in run.causal.values())
+    files = f"{len(run.record['figures'])} figures, heads.csv, {more}heads.parquet, plan.yaml and analysis_results.json"
+    return "\n".join([closing_table(run.maps, run.settings.alpha, run.causal), "", f"{files} are in {run.out}"])
 
 # %% ../nbs/14_pipeline.ipynb #c038
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SCHEMA_VERSION', 'results_schema', 'heads_table', 'put', 'write_results', 'head_line', 'least_p', 'doubts',
-           'survivors_say', 'closing_table']
+           'survivors_say', 'acts_say', 'closing_table']
 
 # %% ../nbs/14_record.ipynb #c003
 import json
@@ -15,11 +15,12 @@ import numpy as np
 import pandas as pd
 
 from .base import whole_file
+from .causal import CausalTable, interval_says
 from .evidence import draws
-from .results import HeadResult, marked_heads
+from .results import HeadResult, marked_heads, plural
 
 # %% ../nbs/14_record.ipynb #c007
-SCHEMA_VERSION = "1.1"
+SCHEMA_VERSION = "1.2"
 
 def results_schema() -> dict:
     "The JSON schema of `analysis_results.json`."
@@ -97,10 +98,26 @@ def survivors_say(name: str, result: HeadResult, alpha: float, most: int = 5) ->
                      f"have q ≤ {alpha:g} on {held.tested_on}")
     return lines + [f"  {line}" for line in doubts(result)]
 
-def closing_table(maps: dict[str, HeadResult], alpha: float = .05) -> str:
+def acts_say(found: CausalTable | str | None) -> list[str]: # a table, why there is none, or None: not asked for
+    "What taking the flagged heads out did, beside random ones."
+    if found is None: return []
+    if isinstance(found, str): return [f"not taken out: {found}"]
+    n, acts, whole = len(found.heads), int(found.heads["beyond"].sum()), found.whole
+    which = f"no head is flagged; of the {n} largest" if found.exploratory else f"of {plural(n, 'flagged head')}"
+    out = [f"taken out: {which} {acts} {'acts' if acts == 1 else 'act'} beyond random heads (corrected p ≤ "
+           f"{found.alpha:g})   ({found.metric})"]
+    if whole is not None:
+        rank = f", p {whole['p']:.2g} among {whole['n_random']} random sets"*bool(whole["n_random"])
+        out.append(f"all {n} together: {whole['effect']:+.3g} {interval_says(whole['low'], whole['high'])}{rank}")
+    return out
+
+def closing_table(maps: dict[str, HeadResult], alpha: float = .05, # the highest q that survives
+                  causal: dict[str, CausalTable | str] | None = None # what taking heads out did, by analysis
+                  ) -> str:
     "The heads that survive in each tested analysis, or none; what was not tested is named and not ranked."
     tested = {name: r for name, r in maps.items() if r.q is not None}
-    lines = [line for name, r in tested.items() for line in ["", *survivors_say(name, r, alpha)]]
+    acts = {name: [f"  {line}" for line in acts_say(found)] for name, found in (causal or {}).items()}
+    lines = [line for name, r in tested.items() for line in ["", *survivors_say(name, r, alpha), *acts.get(name, [])]]
     others = [name for name in maps if name not in tested]
     if others: lines += ["", f"Described, not tested: {', '.join(others)}."]
     return "\n".join(lines)

@@ -17,7 +17,8 @@ from attn_lit.pipeline import main, results_schema
 
 STORIES = Path(__file__).parents[2]/"shared/data/models/stories260K"
 FIGURES = {"entropy_heatmap.png", "sentiment_head_correlations.png", "bias_differential_heads.png",
-           "instruction_following_heads.png", "head_summary_overview.png", "ablation_matrix.png"}
+           "instruction_following_heads.png", "head_summary_overview.png", "ablation_matrix.png",
+           "sentiment_causal.png", "bias_causal.png", "instruction_causal.png"}
 
 
 def attn_lit(*args, **kwargs):
@@ -50,7 +51,8 @@ def test_a_whole_run(tmp_path):
         assert any(re.fullmatch(rf"attn_L{layer}_H\d+\.png", n) for n in names)
     assert "analysis_results.json" in result.stdout and "sentiment: 0 of 32 heads" in result.stdout
     assert "\n  none\n" in result.stdout and "Described, not tested: entropy" in result.stdout
-    assert {"heads.csv", "heads.parquet", "plan.yaml"} <= {p.name for p in tmp_path.iterdir()}
+    assert "no head is flagged; of the 5 largest" in result.stdout and "flagged heads" in result.stdout
+    assert {"heads.csv", "heads.parquet", "causal.csv", "plan.yaml"} <= {p.name for p in tmp_path.iterdir()}
     assert found["provenance"]["arguments"]["model"] == "tiny" and found["status"] == "complete"
 
 
@@ -64,11 +66,13 @@ def test_a_local_folder(tmp_path):
 
 
 def test_skip_takes_several_names(tmp_path):
-    result = attn_lit("run", "--model", "tiny", "--quick", "--skip", "neurons", "bias,instruction", "--out", tmp_path)
+    result = attn_lit("run", "--model", "tiny", "--quick", "--skip", "neurons", "bias,instruction", "--no-causal",
+                      "--out", tmp_path)
     assert result.returncode == 0, result.stderr
     found = json.loads((tmp_path/"analysis_results.json").read_text())
     assert found["skipped"] == ["neurons", "bias", "instruction"] and not set(found["skipped"]) & set(found["analyses"])
     assert not (tmp_path/"bias_differential_heads.png").exists()
+    assert found["causal"] == {} and "causal" not in found["seconds"] and not list(tmp_path.glob("*causal*"))
 
 
 def rows(path, lines):
@@ -203,6 +207,9 @@ def test_data_of_ones_own_without_controls(tmp_path):
                       "--skip", "sentiment", "--out", tmp_path/"out")
     assert result.returncode == 0, result.stderr
     found = results(tmp_path/"out")["analyses"]
+    assert "not taken out: No answer to the instructions is known" in result.stdout
+    why = results(tmp_path/"out")["causal"]
+    assert "--columns answer=" in why["instruction"]["why_not"] and why["bias"]["n_items"] == 12
     assert found["bias"]["n_items"] == 12 and "6 clusters" in found["bias"]["test"] and not found["bias"]["controls"]
     assert found["instruction"]["n_items"] == 6 and "prose" in found["instruction"]["effect_name"]
     assert "bias_stereotype" not in found
