@@ -48,6 +48,7 @@ def last_mlp(parts: Parts) -> nn.Module | None:
 @dataclass
 class Known:
     "What one text's run without interventions gave, layer by layer."
+    parts: Parts
     inputs: dict[str, Tensor] # of a batch of one
     reads: list[int] # where logits are read
     entries: dict[int, Tensor] # the residual stream where it enters each block, (1, pos, d_model)
@@ -82,7 +83,7 @@ def clean_run(encoded: Encoded, reads: list[int], tokenizer, model) -> Known:
         logits = model(**inputs, use_cache=False).logits[0].float()
     skips = {i for i, x in projected.items() if torch.equal(tensor_of(attended[i]), x) and x.dim() == 3}
     if not position_by_position(mlp, into.get(0), out_of.get(0), reads): mlp = None
-    return Known(inputs, reads, entries, heads, whole, attended, skips, mlp, logits)
+    return Known(parts, inputs, reads, entries, heads, whole, attended, skips, mlp, logits)
 
 # %% ../nbs/12_experiment.ipynb #c011
 def copies(x: Tensor, n: int) -> Tensor:
@@ -107,14 +108,15 @@ def restarted(model, # from `load_model`
               fill: Fill = 0. # what to put in their place
               ) -> Float[Tensor, "row read vocab"]:
     "Logits of one text without these heads, from the first layer that changes on."
-    parts, n = Parts(model), len(sets)
+    parts, n = known.parts, len(sets)
     def hand_on(i, run): return in_place_of(known.blocks[i], copies(known.entries[layer], n))
     def project(i, run):
         return in_place_of(known.attended[layer], parts.out_projs[layer](copies(known.heads[layer], n)))
     inputs = {name: x.expand(n, -1) for name, x in known.inputs.items()}
     with ExitStack() as stack:
         for context in (standing_in(parts.blocks[:layer], hand_on), unembedded_at(model, known.reads),
-                        intervened(model, sets, fill), at_positions(known.mlp, known.reads, known.entries[layer])):
+                        intervened(model, sets, fill, parts),
+                        at_positions(known.mlp, known.reads, known.entries[layer])):
             stack.enter_context(context)
         if layer in known.skips: stack.enter_context(standing_in([parts.attention(parts.blocks[layer])], project))
         return model(**inputs, use_cache=False).logits.float()

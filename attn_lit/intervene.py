@@ -43,13 +43,15 @@ def one_a_row(heads: HeadSet | Sequence[HeadSet]) -> list[list[Head]]:
     return [heads] if all(isinstance(some, tuple) for some in heads) else [list(some) for some in heads]
 
 # %% ../nbs/12_intervene.ipynb #c009
-def columns_of(sets: list[list[Head]], model) -> dict[int, Bool[Tensor, "row 1 column"]]: # by layer, if it has any
+def columns_of(sets: list[list[Head]], parts: Parts) -> dict[int, Bool[Tensor, "row 1 column"]]: # by layer, if any
     "The columns that each row loses; raises `InputError` for a head that is not there."
-    parts = Parts(model)
-    by_layer = [check_heads(some, parts.n_layers, parts.n_heads) for some in sets]
-    width = {layer: in_features(parts.out_projs[layer]) for some in by_layer for layer in some} # values may be wider
-    def rows(layer): return [head_columns(some.get(layer, []), parts.n_heads, width[layer]) for some in by_layer]
-    return {layer: torch.stack(rows(layer))[:, None].to(model.device) for layer in sorted(width)}
+    lost = torch.zeros(parts.n_layers, len(sets), parts.n_heads, dtype=torch.bool)
+    for row, some in enumerate(sets):
+        for layer, heads in check_heads(some, parts.n_layers, parts.n_heads).items(): lost[layer, row, heads] = True
+    def columns(layer): # values may have a width of their own
+        return lost[layer].repeat_interleave(in_features(parts.out_projs[layer]) // parts.n_heads, dim=1)
+    layers = lost.flatten(1).any(1).nonzero().flatten().tolist()
+    return {layer: columns(layer)[:, None].to(parts.model.device) for layer in layers}
 
 # %% ../nbs/12_intervene.ipynb #c012
 Fill = float | dict[int, Tensor] | Callable[[int, Tensor], Tensor | float]
@@ -62,11 +64,12 @@ def filled(fill: Fill, layer: int, x: Float[Tensor, "... column"]) -> Tensor: # 
 @contextmanager
 def intervened(model, # from `load_model`
                heads: HeadSet | Sequence[HeadSet], # (layer, head) pairs; or a list of them for each row of a batch
-               fill: Fill = 0. # what to put there
+               fill: Fill = 0., # what to put there
+               parts: Parts | None = None # the model's, where they are at hand
                ):
     "Inside, these heads' outputs are replaced; afterwards nothing is left. `InputError` for a head that is not there."
-    sets, parts = one_a_row(heads), Parts(model)
-    columns = columns_of(sets, model)
+    sets, parts = one_a_row(heads), parts or Parts(model)
+    columns = columns_of(sets, parts)
     layers = list(columns)
     def put(i, x):
         if len(sets) not in (1, len(x)):

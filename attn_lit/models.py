@@ -208,12 +208,12 @@ class Parts(Sizes):
 
     def is_blocks(self, m: nn.Module) -> bool: return isinstance(m, nn.ModuleList) and len(m) == self.n_layers
 
-    @property
+    @cached_property
     def decoder(self) -> nn.Module:
         "The module that holds the list of blocks."
         found = (m for m in self.model.modules() if any(map(self.is_blocks, m.children())))
         return self.only([*islice(found, 1)], "list of blocks")
-    @property
+    @cached_property
     def blocks(self) -> nn.ModuleList:
         "The transformer blocks, one a layer."
         return self.only(list(filter(self.is_blocks, self.decoder.children())), "list of blocks")

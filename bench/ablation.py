@@ -19,7 +19,7 @@ from attn_lit.models import Parts
 from attn_lit.neurons import bridged, hooked
 
 RESULTS = Path(__file__).resolve().parent/"ablation.json"
-WORKS = {"loss": [40, 256], "last": [256]} # metric → tokens
+WORKS = {"loss": {40: 3, 256: 2}, "last": {256: 2}} # metric → tokens → rounds; a run of 144 passes is long
 SAYS = dict(loss="loss, {} tokens", last="a logit difference at the last of {} tokens")
 
 
@@ -113,13 +113,13 @@ def options():
     parser.add_argument("--models", nargs="+", choices=MODELS, default=["gpt2"])
     parser.add_argument("--lengths", nargs="+", type=int, help="tokens; default: 40, 256 for the loss, 256 else")
     parser.add_argument("--peers", nargs="+", choices=TASKS["loss"], default=list(TASKS["loss"]))
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, help="default: 3 for 40 tokens, 2 for 256")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--threads", type=int, help="of torch; default: its own choice")
     parser.add_argument("--json", type=Path, help=f"default for a whole run: bench/{RESULTS.name}")
     args = parser.parse_args()
-    whole = args.models == ["gpt2"] and not args.lengths and args.peers == list(TASKS["loss"]) and args.rounds == 3
+    whole = args.models == ["gpt2"] and not (args.lengths or args.rounds or args.peers != list(TASKS["loss"]))
     args.json, args.seconds = args.json or (RESULTS if whole else None), 3600
     return args
 
@@ -134,7 +134,7 @@ def main():
         for kind, lengths in WORKS.items():
             with started(results, model, args, kind) as workers:
                 for n in args.lengths or lengths:
-                    turns = take_turns(workers, [n], False, args.rounds)
+                    turns = take_turns(workers, [n], False, args.rounds or lengths.get(n, 1))
                     results["rows"] += summary(turns, model=model, work=SAYS[kind].format(n), texts=1)
                     results["statistics"] = ["the change without each head"]
                     save_to(args.json, results)
