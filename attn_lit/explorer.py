@@ -11,7 +11,6 @@ from io import BytesIO
 from typing import Any
 
 import ipywidgets as widgets
-import numpy as np
 from jaxtyping import Real
 from matplotlib import pyplot as plt
 

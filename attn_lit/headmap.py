@@ -12,12 +12,12 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-from jaxtyping import Bool, Float, Real
+from jaxtyping import Real
 from matplotlib.colors import CenteredNorm, Normalize, to_hex
 
 from .base import InputError
-from .canvas import DIVERGING, SEQUENTIAL, as_array, number_scale, power_of_ten, write_number
-from .maps import REPRODUCED, as_mark, head_norm
+from .canvas import DIVERGING, SEQUENTIAL, number_scale, power_of_ten, write_number
+from .maps import REPRODUCED, head_norm
 from .page import View, place_html, text_html
 from .pixels import Patterns, pattern_body, pattern_viewer
 from .results import HeadResult, head_frame, marked_heads, surviving_heads
@@ -80,13 +80,13 @@ def map_table(found: HeadMap) -> str:
     layers, heads = found.values.shape
     power, digits = number_scale(found.values)
     def text(v): return write_number(v, power, digits) if np.isfinite(v) else ""
-    top = "".join(f'<th scope="col">{h}</th>' for h in range(heads))
-    rows = "".join(f'<tr><th scope="row">{l}</th>'
+    top = "".join(f'<th scope="col">H{h}</th>' for h in range(heads))
+    rows = "".join(f'<tr><th scope="row">L{l}</th>'
                    + "".join(head_cell(found, l, h, text(found.values[l, h])) for h in range(heads)) + "</tr>"
                    for l in range(layers))
     return (f'<table role="grid" aria-label="{text_html(found.title)}: layers down, heads across" '
-            'data-quarto-disable-processing="true">'
-            f'<thead><tr><th><span title="layers down, heads across">↓ →</span></th>{top}</tr></thead>'
+            f'data-quarto-disable-processing="true" style="max-width:{3 + 5*heads}em">'
+            f'<thead><tr><td></td>{top}</tr></thead>'
             f"<tbody>{rows}</tbody></table>")
 
 def map_legend(found: HeadMap) -> str:
@@ -105,7 +105,7 @@ def map_legend(found: HeadMap) -> str:
 def map_body(found: HeadMap) -> str:
     "Legend, map, notes, and the patterns below it."
     heads = found.values.shape[1]
-    size = " al-small" if heads > 16 else " al-many" if heads > 6 else ""
+    size = " al-small" if heads > 16 else " al-many" if heads > 8 else ""
     hint = "Point at a head for its row of the table; arrow keys walk" + "; a click or Enter shows its pattern below"*(
         found.patterns is not None) + "."
     place = place_html("map", dict(heads=heads), map_table(found), f'class="al-map{size}" data-hint="{hint}"')

@@ -157,8 +157,10 @@
       query = Math.min(Math.max(q, 0), n - 1); key = Math.min(Math.max(k, 0), query);
       const byte = cells[query*n + key];
       const size = top && !byte ? `not among its ${top} largest` : weight(byte).toFixed(digits(byte));
-      const name = i => `${tokens[i].trim()} (${i})`;
+      const name = i => `${tokens[i].trim() || "·"} (${i})`, here = spans[query];
       says.textContent = `L${layer}H${head}: query ${name(query)} reads key ${name(key)}: ${size}`;
+      if (here.offsetTop < text.scrollTop || here.offsetTop > text.scrollTop + text.clientHeight - 20)
+        text.scrollTop = here.offsetTop - text.clientHeight/2;
       const part = i => `${100*i/n}%`;
       Object.assign(across.style, {top: part(query), height: part(1)});
       Object.assign(down.style, {left: part(key), width: part(1)});

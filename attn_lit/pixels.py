@@ -42,8 +42,8 @@ def check_bytes(n_heads: int, n_tokens: int, top: int | None) -> None:
     if size <= MAX_BYTES: return
     fits = MAX_BYTES//(4*n_heads*n_tokens)
     advice = f"keep the {fits} largest weights of each query (top={fits}), " if fits else ""
-    raise InputError(f"The patterns of {plural(n_heads, 'head')} on {n_tokens} tokens take {size/1e6:.1f} MB, and a viewer "
-                     f"may have {MAX_BYTES/1e6:.0f}: {advice}name fewer layers or heads, or shorten the text.")
+    raise InputError(f"The patterns of {plural(n_heads, 'head')} on {n_tokens} tokens take {size/1e6:.1f} MB, and a "
+                     f"viewer may have {MAX_BYTES/1e6:.0f}: {advice}name fewer layers or heads, or shorten the text.")
 
 # %% ../nbs/13_pixels.ipynb #c013
 def pack_all(pattern: Real[np.ndarray, "query key"]) -> bytes:

@@ -7,7 +7,6 @@ __all__ = ['HUES', 'MAX_TOKENS', 'MAX_CELLS', 'number', 'strip_limits', 'shade',
            'strip_body', 'token_strip', 'neuron_text', 'LensTable', 'lens_says', 'lens_cell', 'lens_body', 'lens_table']
 
 # %% ../nbs/13_strips.ipynb #c003
-import html
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,7 +71,7 @@ def token_html(token: str, pos: int, value: float, strip: Strip) -> str:
 
 def legend_html(limits: tuple, label: str) -> str:
     "The ends of the colours and what they mean."
-    kind = "al-two" if limits[0] < 0 else "al-one"
+    kind = "al-to-two" if limits[0] < 0 else "al-to-one"
     return (f'<div class="al-legend"><span>{number(limits[0])}</span><i class="{kind}" role="img" '
             f'aria-label="colour scale"></i><span>{number(limits[1])}</span><span>{text_html(label)}</span></div>')
 
@@ -114,8 +113,8 @@ def neuron_text(acts: Activations, # from `get_ffn_activations`
     values = acts.acts[layer, :, neuron]
     top = np.argsort(-np.abs(values), kind="stable")[:k]
     says = ", ".join(f"{visible(acts.tokens[i])} at {i} ({number(values[i])})" for i in top)
-    return token_strip(acts.tokens, values, f"activation ({acts.kind})", f"Neuron {neuron} of layer {layer}", signed=True,
-                       limits=limits, note=f"Furthest from zero: {says}.")
+    return token_strip(acts.tokens, values, f"activation ({acts.kind})", f"Neuron {neuron} of layer {layer}",
+                       signed=True, limits=limits, note=f"Furthest from zero: {says}.")
 
 # %% ../nbs/13_strips.ipynb #c030
 MAX_CELLS = 4_000
@@ -146,9 +145,11 @@ def lens_cell(lens: Lens, i: int, j: int) -> str:
 def lens_body(table: LensTable) -> str:
     "Legend and table."
     lens = table.lens
-    top = "".join(f'<th scope="col" title="position {p}">{text_html(visible(lens.tokens[p], 12))}</th>' for p in lens.positions)
-    rows = "".join(f'<tr><th scope="row">{state}</th>{"".join(lens_cell(lens, i, j) for j in range(len(lens.positions)))}'
-                   "</tr>" for i, state in enumerate(lens.states))
+    top = "".join(f'<th scope="col" title="position {p}">{text_html(visible(lens.tokens[p], 12))}</th>'
+                  for p in lens.positions)
+    rows = "".join(f'<tr><th scope="row">{state}</th>'
+                   + "".join(lens_cell(lens, i, j) for j in range(len(lens.positions))) + "</tr>"
+                   for i, state in enumerate(lens.states))
     inner = (f'<table role="grid" aria-label="{text_html(table.title)}" data-quarto-disable-processing="true">'
              f"<thead><tr><th>after</th>{top}</tr></thead><tbody>{rows}</tbody></table>")
     more = 'class="al-wide al-lens" dir="ltr" data-hint="Point at a token for the next likeliest; arrow keys walk."'
