@@ -82,7 +82,8 @@ def pattern_body(viewer: Patterns) -> str:
                 packed=[packed(p, viewer.top) for p in viewer.patterns.values()])
     kept = f", the {viewer.top} largest of each query" if viewer.top else ""
     legend = ('<div class="al-legend"><span>0</span><i class="al-root" role="img" aria-label="colour scale"></i>'
-              f"<span>1</span><span>attention weight (√ scale){kept}; rows read, columns are read</span></div>")
+              f"<span>1</span><span>attention weight (√ scale){kept}; rows read, columns are read. Point at "
+              "the picture or the text; arrow keys move.</span></div>")
     wait = f'<p class="al-text">{"".join(map(text_html, tokens))}</p>'
     return legend + place_html("pattern", data, wait, 'class="al-pattern"')
 
