@@ -13,9 +13,13 @@
   };
   const draw = (place, props) => {
     place.id = `attn-lit-${lit.drawn++}`; place.textContent = "";
-    new MutationObserver((_, seen) => {
-      const names = place.querySelectorAll("h4");
-      if (names.length) { seen.disconnect(); names.forEach(name => reach(name.parentElement.parentElement)); }
+    new MutationObserver(() => {
+      for (const name of place.querySelectorAll("h4")) {
+        const tile = name.parentElement.parentElement;
+        if (tile.tabIndex) reach(tile);
+      }
+      for (const canvas of place.querySelectorAll("canvas:not([aria-label])"))
+        canvas.setAttribute("aria-label", "attention pattern");
     }).observe(place, {childList: true, subtree: true});
     CircuitsVis.render(place.id, CircuitsVis.AttentionHeads, props);
   };

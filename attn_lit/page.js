@@ -114,7 +114,8 @@
       return low.map((v, i) => Math.round(v + part*(high[i] - v)));
     });
   };
-  const light = ([r, g, b]) => .299*r + .587*g + .114*b > 128;
+  // Whether black has more contrast with a colour than white has, by its luminance.
+  const light = rgb => rgb.reduce((sum, v, i) => sum + [.2126, .7152, .0722][i]*(v/255)**2.2, 0) > .179;
 
   // One pixel a weight; where there are more weights than `most` a side, each pixel is the largest of a square of them.
   const paint = (canvas, cells, n, colours, most) => {

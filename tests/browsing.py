@@ -63,7 +63,7 @@ DRAWN = """viewers => {
     const {width, height} = canvas;
     if (!width || !height || canvas.getBoundingClientRect().width < 100) return false;
     const pixels = canvas.getContext("2d").getImageData(0, 0, width, height).data;
-    return pixels.some((v, i) => i % 4 == 0 && v < 100 && pixels[i + 2] > 120 && pixels[i + 3] > 0);
+    return pixels.some((v, i) => i % 4 == 0 && v < 100 && pixels[i + 2] > 90 && pixels[i + 3] > 0);
   };
   const all = [...document.querySelectorAll(".attn-lit-viewer")];
   const last = viewer => [...viewer.querySelectorAll("canvas")].pop();
