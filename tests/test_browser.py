@@ -152,6 +152,7 @@ WITH_VIEWERS = [path for path in ALL if any(html_outputs(path))]
 def test_a_notebook_as_a_static_page(path, watched, tmp_path):
     outputs = "".join(html_outputs(path))
     assert outputs.count("data-attn-lit-page") == 1
+    assert parts_html(("page",)) in outputs, "an older script or style sheet: run the notebook again"
     assert outputs.count("data-circuitsvis") == ('class="al-heads"' in outputs)
     watched.open(write(tmp_path, outputs), viewers=outputs.count("<figure"))
 

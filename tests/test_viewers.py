@@ -30,8 +30,9 @@ def a_table(tokens):
     top = [[[t, tokens[0]] for t in tokens] for _ in range(3)]
     rank = np.ones((3, n))
     rank[:, -1] = np.nan
-    return lens_table(Lens(tokens, list(range(n)), np.zeros((3, n, 2), int), top, np.linspace(.1, .4, 6*n).reshape(3, n, 2),
-                           np.zeros((3, n)), rank/10, rank))
+    probs = np.linspace(.1, .4, 6*n).reshape(3, n, 2)
+    ids, kl = np.zeros((3, n, 2), int), np.zeros((3, n))
+    return lens_table(Lens(tokens, list(range(n)), ids, top, probs, kl, rank/10, rank))
 
 
 def a_map(tokens, attn=True):
