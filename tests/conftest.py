@@ -2,3 +2,5 @@
 import os
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+from browsing import browser, watched  # noqa: E402, F401 (fixtures)

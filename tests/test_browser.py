@@ -1,24 +1,19 @@
 "Viewers in a real browser, with the network blocked: drawn, drawn once, reachable by keys, and tokens never run."
 import json
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from browsing import HOSTILE, Watched, write
 
-from attn_lit.viewers import head_viewer, save_viewer, viewer_html, viewer_script, visible
-
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (pip install playwright)")
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = pytest.mark.skipif(not CHROMIUM, reason="no chromium on this machine (on Debian: apt install chromium)")
+from attn_lit.page import parts_html, save_viewer, visible
+from attn_lit.viewers import head_viewer
 
 NOTEBOOKS = Path(__file__).resolve().parent.parent/"nbs"
-QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
-         "--no-first-run", "--disable-sync"]
-RUN = "window.ran = true; document.title = 'ran'; alert(1)"
-HOSTILE = [f"</script><script>{RUN}</script>", f'<img src=x onerror="{RUN}">', f"\"><svg onload='{RUN}'>", f"'-{RUN}-'",
-           "${alert(1)}", "&lt;script&gt;", "--><!--", "]]>", "\x00", "\ud83d", "\u202etxet", "\u2028", "\n"]
+
+
+def script(): return parts_html(("page", "heads"))
 
 
 def uniform(layers, heads, n):
@@ -31,73 +26,11 @@ def a_viewer(tokens=("The", " queen", " slept", "."), heads=2, layer=0):
     return head_viewer(uniform(layer + 1, heads, len(tokens)), list(tokens), layer)
 
 
-@pytest.fixture(scope="module")
-def browser():
-    with playwright.sync_playwright() as p:
-        running = p.chromium.launch(executable_path=CHROMIUM, args=QUIET)
-        yield running
-        running.close()
-
-
-class Watched:
-    "A page that can reach local files only, and what happened on it."
-    def __init__(self, browser, **kwargs):
-        self.context = browser.new_context(viewport=dict(width=1000, height=800), **kwargs)
-        self.page = self.context.new_page()
-        self.page.set_default_timeout(60_000)
-        self.errors, self.dialogs, self.asked = [], [], []
-        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
-        self.page.on("dialog", lambda dialog: (self.dialogs.append(dialog.message), dialog.dismiss()))
-        self.page.on("request", lambda request: self.asked.append(request.url))
-        self.context.route("**/*", lambda r: r.continue_() if r.request.url.startswith("file:") else r.abort())
-
-    def open(self, path, viewers=None):
-        "Open a file and wait until that many viewers are drawn."
-        self.page.goto(Path(path).as_uri())
-        if viewers is not None: self.drawn(viewers)
-        return self
-
-    def drawn(self, viewers):
-        "Wait until each viewer's large canvas has ink."
-        self.page.wait_for_function(DRAWN, arg=viewers)
-
-    def count(self, selector): return self.page.locator(selector).count()
-
-
-# The last canvas of a viewer is the large one; a canvas has ink where it is neither transparent nor white.
-DRAWN = """viewers => {
-  const ink = canvas => {
-    const {width, height} = canvas;
-    if (width < 100 || height < 100) return false;
-    const pixels = canvas.getContext("2d").getImageData(0, 0, width, height).data;
-    return pixels.some((v, i) => i % 4 == 0 && v < 100 && pixels[i + 2] > 120 && pixels[i + 3] > 0);
-  };
-  const all = [...document.querySelectorAll(".attn-lit-viewer")];
-  const last = viewer => [...viewer.querySelectorAll("canvas")].pop();
-  return all.length == viewers && all.every(viewer => last(viewer) && ink(last(viewer)));
-}"""
-
-
-@pytest.fixture
-def watched(browser):
-    seen = Watched(browser)
-    yield seen
-    assert (seen.errors, seen.dialogs) == ([], [])
-    assert [url for url in seen.asked if not url.startswith("file:")] == []
-    seen.context.close()
-
-
-def write(tmp_path, body):
-    "A page with this body."
-    path = tmp_path/"page.html"
-    path.write_text(f'<!DOCTYPE html><meta charset="utf-8"><title>as it was</title>{body}', encoding="utf-8")
-    return path
-
-
 def test_three_viewers_one_script(watched, tmp_path):
     path = save_viewer(tmp_path/"three.html", a_viewer(), a_viewer(("Other", " text")), a_viewer(), title="Three")
     watched.open(path, viewers=3)
-    assert path.read_text(encoding="utf-8").count("data-circuitsvis") == watched.count("script[data-circuitsvis]") == 1
+    for name in ("data-circuitsvis", "data-attn-lit-page"):
+        assert path.read_text(encoding="utf-8").count(name) == watched.count(f"script[{name}]") == 1
     assert watched.count("canvas") == 3*(2 + 1) and watched.page.title() == "Three"
     assert watched.asked == [path.as_uri()]
     assert path.stat().st_size < 600_000
@@ -108,25 +41,25 @@ def test_hostile_tokens_are_shown_and_never_run(kind, watched, tmp_path):
     "Also on a page without the policy that a saved file has, as a notebook's is."
     viewer = a_viewer(HOSTILE)
     path = (save_viewer(tmp_path/"bad.html", viewer, title=HOSTILE[0]) if kind == "file" else
-            write(tmp_path, viewer_script() + viewer_html(viewer)))
+            write(tmp_path, script() + viewer.to_html()))
     watched.open(path, viewers=1)
     watched.page.locator("canvas").last.hover()
     watched.page.wait_for_timeout(200)
     assert watched.page.evaluate("window.ran") is None and watched.page.title() != "ran"
     assert watched.count("img, svg, iframe, object, embed") == 0
-    shown = watched.page.locator(".attn-lit-viewer p span").all_inner_texts()
+    shown = watched.page.locator(".al-tokens span").all_inner_texts()
     assert shown == [visible(token) for token in HOSTILE]
 
 
 def test_a_hostile_title_is_text(watched, tmp_path):
     viewer = replace(a_viewer(), title=HOSTILE[0])
-    watched.open(write(tmp_path, viewer.to_html() + viewer_script()), viewers=1)
+    watched.open(write(tmp_path, viewer.to_html() + script()), viewers=1)
     assert watched.page.locator("figcaption").inner_text() == HOSTILE[0] and watched.page.title() == "as it was"
 
 
 def test_order_and_copies_of_the_script_do_not_matter(watched, tmp_path):
-    same = viewer_html(a_viewer())
-    watched.open(write(tmp_path, same + viewer_script() + same + viewer_script() + same), viewers=3)
+    same = a_viewer().to_html()
+    watched.open(write(tmp_path, same + script() + same + script() + same), viewers=3)
     assert watched.count("canvas") == 9
     ids = watched.page.evaluate("[...document.querySelectorAll('[id]')].map(e => e.id)")
     assert len(ids) == len(set(ids)) == 3
@@ -139,17 +72,18 @@ def test_outputs_that_come_later(watched, tmp_path):
       output.innerHTML = html;
       for (const old of [...output.querySelectorAll("script")]) {
         const fresh = document.createElement("script");
+        for (const {name, value} of old.attributes) fresh.setAttribute(name, value);
         fresh.textContent = old.textContent;
         old.replaceWith(fresh);
       }
       document.body.append(output);
     }"""
     watched.open(write(tmp_path, ""))
-    watched.page.evaluate(add, viewer_html(a_viewer()))
+    watched.page.evaluate(add, a_viewer().to_html())
     assert "notebook is trusted" in watched.page.locator(".attn-lit-viewer").inner_text()
-    watched.page.evaluate(add, viewer_script() + viewer_html(a_viewer()))
+    watched.page.evaluate(add, script() + a_viewer().to_html())
     watched.drawn(2)
-    watched.page.evaluate(add, viewer_html(a_viewer()))
+    watched.page.evaluate(add, a_viewer().to_html())
     watched.drawn(3)
 
 
@@ -184,18 +118,19 @@ def test_without_scripts_the_text_is_there(browser, tmp_path):
     seen = Watched(browser, java_script_enabled=False).open(save_viewer(tmp_path/"plain.html", a_viewer()))
     text = seen.page.locator(".attn-lit-viewer").inner_text()
     assert "·queen" in text and "Attention of layer 0" in text and "appear here when" in text
-    seen.context.close()
+    seen.close()
 
 
 def test_a_broken_viewer_says_so_and_the_others_are_drawn(watched, tmp_path):
-    broken = '<figure><div class="broken" data-attn-lit="no JSON"></div></figure>'
-    watched.open(write(tmp_path, broken + viewer_html(a_viewer()) + viewer_script()), viewers=1)
+    data = '<script type="application/json">no JSON</script>'
+    broken = f'<figure><div class="broken" data-attn-lit="heads">{data}</div></figure>'
+    watched.open(write(tmp_path, broken + a_viewer().to_html() + script()), viewers=1)
     assert "could not be drawn" in watched.page.locator(".broken").inner_text()
 
 
 def test_a_browser_that_cannot_unpack_says_so(watched, tmp_path):
     old = "<script>delete window.DecompressionStream</script>"
-    watched.open(write(tmp_path, old + viewer_html(a_viewer()) + viewer_script()))
+    watched.open(write(tmp_path, old + a_viewer().to_html() + script()))
     watched.page.get_by_text("could not be drawn").wait_for()
 
 
@@ -206,7 +141,7 @@ def html_outputs(path):
     for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
         for output in cell.get("outputs", []):
             text = "".join(output.get("data", {}).get("text/html", ""))
-            if "attn-lit-viewer" in text or "data-circuitsvis" in text: yield text
+            if "attn-lit-viewer" in text or "data-attn-lit-page" in text: yield text
 
 
 ALL = [path for path in sorted(NOTEBOOKS.glob("*.ipynb")) if path.name[0] not in "_."]
@@ -216,7 +151,9 @@ WITH_VIEWERS = [path for path in ALL if any(html_outputs(path))]
 @pytest.mark.parametrize("path", WITH_VIEWERS, ids=lambda path: path.stem)
 def test_a_notebook_as_a_static_page(path, watched, tmp_path):
     outputs = "".join(html_outputs(path))
-    assert outputs.count("data-circuitsvis") == 1
+    assert outputs.count("data-attn-lit-page") == 1
+    assert parts_html(("page",)) in outputs, "an older script or style sheet: run the notebook again"
+    assert outputs.count("data-circuitsvis") == ('class="al-heads"' in outputs)
     watched.open(write(tmp_path, outputs), viewers=outputs.count("<figure"))
 
 
