@@ -43,23 +43,22 @@ def served(folder):
 @contextmanager
 def watched(browser, origin, **given):
     "A page that can reach `origin` only, the faults it showed, and the bytes it loaded."
-    context, faults, loaded = browser.new_context(**given), [], []
+    context, faults, loaded, near = browser.new_context(**given), [], [], (origin, "data:", "blob:")
     page = context.new_page()
     page.on("pageerror", lambda error: faults.append(f"error: {error}"))
     page.on("console", lambda said: faults.append(f"console: {said.text}") if said.type == "error" else None)
-    page.on("request", lambda asked: None if asked.url.startswith((origin, "data:", "blob:")) else
-            faults.append(f"asks for {asked.url}"))
+    page.on("request", lambda asked: None if asked.url.startswith(near) else faults.append(f"asks for {asked.url}"))
     page.on("requestfinished", lambda done: loaded.append(done.sizes()["responseBodySize"]))
-    context.route("**/*", lambda r: r.continue_() if r.request.url.startswith((origin, "data:", "blob:")) else r.abort())
+    context.route("**/*", lambda r: r.continue_() if r.request.url.startswith(near) else r.abort())
     yield page, faults, loaded
     context.close()
 
 
-def settle(page):
-    "Wait until every viewer of the page is drawn; a fault if one is not."
+def settle(page, patience=30.):
+    "Wait so many seconds until every viewer of the page is drawn; a fault if one is not."
     from playwright.sync_api import Error
-    try: page.wait_for_function(DRAWN, timeout=30_000)
-    except Error: return [f"{page.locator('[data-attn-lit]').count()} viewers are not drawn after half a minute"]
+    try: page.wait_for_function(DRAWN, timeout=1000*patience)
+    except Error: return [f"{page.locator('[data-attn-lit]').count()} viewers are not drawn after {patience:g} s"]
     broken = page.get_by_text("could not be drawn").count()
     return [f"{broken} viewers could not be drawn"] if broken else []
 
@@ -82,7 +81,7 @@ def static_page(name, notebook):
             f'<link rel="icon" href="data:,"></head><body><main><h1>{name}</h1>\n{outputs}</main></body></html>')
 
 
-def check_viewers(staged):
+def check_viewers(staged, patience=30.):
     "Every staged page with viewers, opened: a sentence for each fault."
     pages = {p.name: notebook for p in sorted(staged.glob("*.ipynb"))
              if any(map(is_viewer, (notebook := load(p))["cells"]))}
@@ -94,7 +93,7 @@ def check_viewers(staged):
             Path(folder, "page.html").write_text(static_page(name, notebook), encoding="utf-8")
             with watched(browser, origin) as (page, faults, _):
                 page.goto(f"{origin}/page.html")
-                found = [*settle(page), *axe_faults(page)]
+                found = [*settle(page, patience), *axe_faults(page)]
                 count += page.locator("figure.attn-lit-viewer").count()
                 wrong += [f"{name}: {fault}" for fault in faults + found]
     print(f"{count} viewers on {len(pages)} pages opened in Chromium")
@@ -103,7 +102,7 @@ def check_viewers(staged):
 
 def unnamed(page):
     "How many pictures of a page have no alt text."
-    return page.evaluate("[...document.images].filter(i => !i.alt.trim() && i.getAttribute('role') != 'presentation').length")
+    return page.evaluate("[...document.images].filter(i => !i.alt.trim() && i.role != 'presentation').length")
 
 
 def check_page(browser, origin, name, dark):
@@ -135,5 +134,6 @@ def check_rendered(docs):
                 faults, sizes[name] = check_page(browser, origin, name, dark)
                 wrong += faults
     heaviest = max(sizes, key=sizes.get)
-    print(f"{len(names)} rendered pages opened in Chromium; the heaviest, {heaviest}, loads {sizes[heaviest]/1e6:.2f} MB")
+    print(f"{len(names)} rendered pages opened in Chromium, light and dark, wide and narrow; the heaviest, {heaviest}, "
+          f"loads {sizes[heaviest]/1e6:.2f} MB")
     return wrong

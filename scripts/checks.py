@@ -34,12 +34,13 @@ def slug(heading):
 
 
 def anchors(notebook):
-    "The anchors that links may point to: headings, explicit ids, labels, and the names whose code a page shows."
+    "The anchors that links may point to: headings, those of shown names among them, explicit ids, and labels."
     code = "\n".join(text(c["source"]) for c in notebook["cells"] if c["cell_type"] == "code")
-    prose = "\n".join(text(c["source"]) for c in notebook["cells"] if c["cell_type"] != "code")
+    prose = "\n".join([text(c["source"]) for c in notebook["cells"] if c["cell_type"] != "code"] +
+                      [text(o["data"]["text/markdown"]) for c in notebook["cells"] for o in c.get("outputs", [])
+                       if "text/markdown" in o.get("data", {})])
     return {*map(slug, re.findall(r"^#{1,6}\s+(.+)$", prose, flags=re.M)),
-            *re.findall(r"(?:\{#|id=[\"'])([\w-]+)", prose), *re.findall(r"^#\| label: ([\w-]+)", code, flags=re.M),
-            *map(str.lower, re.findall(r"^(?:async )?(?:class|def) (\w+)", code, flags=re.M))}
+            *re.findall(r"(?:\{#|id=[\"'])([\w-]+)", prose), *re.findall(r"^#\| label: ([\w-]+)", code, flags=re.M)}
 
 
 @cache
@@ -189,5 +190,6 @@ def check(staged):
                   *check_images(staged, name, notebook), *check_figures(name, notebook),
                   *check_references(name, notebook, keys), *check_size(staged, name, notebook)]
     heaviest = max(pages, key=lambda name: weight(staged, pages[name]))
-    print(f"staged {len(pages)} pages in _proc/; the heaviest, {heaviest}, brings {weight(staged, pages[heaviest])/1e6:.2f} MB")
+    print(f"staged {len(pages)} pages in _proc/; the heaviest, {heaviest}, brings "
+          f"{weight(staged, pages[heaviest])/1e6:.2f} MB")
     return wrong

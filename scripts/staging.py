@@ -16,6 +16,7 @@ from still import still
 ROOT = Path(__file__).resolve().parent.parent
 # A script that is code, not a viewer's data, and long enough for a file of its own.
 SCRIPT = re.compile(r"<script(?![^>]*(?:\ssrc=|application/json))([^>]*)>(.{4000,}?)</script>", flags=re.S | re.I)
+FILES = re.compile(r"<script src=[^>]*></script>")
 DIRECTIVE = re.compile(r"^#\|\s*([\w-]+)(?::[ \t]*(.*?))?[ \t]*$", flags=re.M)
 THUMBNAIL = 520 # pixels across
 
@@ -103,7 +104,8 @@ def shown(page, notebook, part, folder):
     matter = front(notebook)
     for cell in notebook["cells"]:
         given = options(cell)
-        picture = next((o["data"]["image/png"] for o in cell.get("outputs", []) if "image/png" in o.get("data", {})), None)
+        picture = next((o["data"]["image/png"] for o in cell.get("outputs", [])
+                        if "image/png" in o.get("data", {})), None)
         if not picture or not str(given.get("label", "")).startswith("fig-"): continue
         small = f"gallery/{given['label']}.png"
         thumbnail(picture, folder/small)
@@ -123,7 +125,8 @@ def viewers(page, notebook):
     matter = front(notebook)
     for cell in filter(is_viewer, notebook["cells"]):
         given = options(cell)
-        label, outputs = given.get("label"), [o for o in cell["outputs"] if html(o)]
+        label, outputs = given.get("label"), [dict(o, data={"text/html": FILES.sub("", html(o)), "text/plain": ""})
+                                              for o in cell["outputs"] if html(o)]
         link = f"[{matter['title']}]({page}{f'#{label}' if label else ''})"
         yield prose(f"{given.get('fig-cap', 'A viewer.')} From {link}.")
         yield code_cell("#| echo: false\n", outputs)
@@ -138,9 +141,6 @@ def fill_gallery(pages, scripts, folder):
     cells = [cell for _, page in order for cell in viewers(page, pages[page])]
     carry = code_cell("#| echo: false\n", [{"output_type": "display_data", "metadata": {}, "data": {
         "text/html": "".join(scripts.values()), "text/plain": ""}}])
-    for cell in cells:
-        for output in cell.get("outputs", []): output["data"]["text/html"] = re.sub(
-            r"<script src=[^>]*></script>", "", html(output))
     pages["gallery.ipynb"]["cells"] += ([carry] if cells else []) + cells
 
 
