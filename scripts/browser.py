@@ -42,13 +42,14 @@ def served(folder):
 
 @contextmanager
 def watched(browser, origin, **given):
-    "A page that can reach `origin` only, the faults it showed, and the bytes it loaded."
+    "A page that can reach `origin` only, the faults it showed, and the bytes it loaded but for shared scripts."
     context, faults, loaded, near = browser.new_context(**given), [], [], (origin, "data:", "blob:")
     page = context.new_page()
     page.on("pageerror", lambda error: faults.append(f"error: {error}"))
     page.on("console", lambda said: faults.append(f"console: {said.text}") if said.type == "error" else None)
     page.on("request", lambda asked: None if asked.url.startswith(near) else faults.append(f"asks for {asked.url}"))
-    page.on("requestfinished", lambda done: loaded.append(done.sizes()["responseBodySize"]))
+    page.on("requestfinished", lambda done: None if "/shared-" in done.url else
+            loaded.append(done.sizes()["responseBodySize"]))
     context.route("**/*", lambda r: r.continue_() if r.request.url.startswith(near) else r.abort())
     yield page, faults, loaded
     context.close()

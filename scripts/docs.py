@@ -13,7 +13,7 @@ from checks import check
 from staging import ROOT, stage
 
 # What Quarto adds to a page with any HTML output, from other hosts, and nothing here needs.
-FOREIGN = re.compile(r"<script src=\"https://cdn\.jsdelivr\.net/npm/(?:requirejs|jquery)@[^>]*></script>\n?"
+FOREIGN = re.compile(r"<script src=\"https://[^\"]*/(?:require|requirejs|jquery)[^\"]*\"[^>]*></script>\n?"
                      r"|<script type=\"application/javascript\">define\('jquery'[^<]*</script>\n?")
 NO_QUARTO = ("Quarto is not installed, so the site was staged and checked but not rendered: get it from "
              "https://quarto.org/docs/get-started, or run make docs-check, which needs none.")

@@ -25,6 +25,8 @@ def load(path): return json.loads(path.read_text(encoding="utf-8"))
 
 
 def save(path, notebook):
+    "Sources as lists of lines, the only form in which Quarto finds the front matter."
+    for cell in notebook["cells"]: cell["source"] = text(cell["source"]).splitlines(keepends=True)
     path.write_text(json.dumps(notebook, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 
 
@@ -81,6 +83,15 @@ def share_scripts(notebook, folder):
         for output in cell.get("outputs", []):
             if html(output): output["data"]["text/html"] = SCRIPT.sub(share, html(output))
     return tags
+
+
+def plain_signatures(notebook):
+    "Signatures without the Markdown links that nbdev puts into them, where they would be read as code."
+    def plain(fence): return re.sub(r"\[`([^`]*)`\]\([^)]*\)", r"\1", fence[0])
+    for cell in notebook["cells"]:
+        for output in cell.get("outputs", []):
+            shown = text(output.get("data", {}).get("text/markdown", ""))
+            if shown: output["data"]["text/markdown"] = re.sub(r"```python\n.*?```", plain, shown, flags=re.S)
 
 
 def colab(name):
@@ -167,6 +178,7 @@ def stage():
     scripts = {}
     for name, notebook in pages.items():
         scripts |= share_scripts(notebook, folder)
+        plain_signatures(notebook)
         set_front(notebook, **{"code-links": [{"text": "Open in Colab", "icon": "play-circle", "href": colab(name)}]})
     fill_gallery(pages, scripts, folder)
     fill_reference(pages)
