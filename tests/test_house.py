@@ -12,6 +12,7 @@ from statistics import median
 
 import browser
 import checks
+import docs
 import pytest
 import readme
 import staging
@@ -260,6 +261,28 @@ def test_a_page_that_asks_elsewhere_or_fails_is_noticed(tmp_path):
     (tmp_path/"a.ipynb").write_text(json.dumps(page))
     found = browser.check_viewers(tmp_path, patience=.5)
     assert all(any(says in f for f in found) for says in ("error: no", "asks for https://elsewhere", "not drawn"))
+
+
+def test_without_quarto_a_sentence_and_a_code(monkeypatch):
+    for name in ("check", "check_viewers"): monkeypatch.setattr(docs, name, lambda staged: [])
+    monkeypatch.setattr(docs.shutil, "which", lambda name: None)
+    monkeypatch.setattr(sys, "argv", ["docs.py", "--staged"])
+    with pytest.raises(SystemExit, match="^Quarto is not installed, so .* make docs-check, which needs none.$"): docs.main()
+
+
+def test_what_quarto_adds_from_other_hosts_is_taken_out():
+    page = ('<script src="https://cdnjs.cloudflare.com/ajax/libs/jquery/3.5.1/jquery.min.js" integrity="x"></script>\n'
+            '<script src="https://cdn.jsdelivr.net/npm/requirejs@2.3.6/require.min.js" crossorigin="a"></script>\n'
+            "<script type=\"application/javascript\">define('jquery', [],function() {return window.jQuery;})</script>\n")
+    assert docs.FOREIGN.sub("", page + "<p>text</p>") == "<p>text</p>"
+
+
+def test_a_link_in_a_signature_is_plain():
+    shown = {"cells": [{"outputs": [{"data": {"text/markdown":
+        "see [`a`](x.html)\n```python\ndef f(\n    x # as [`g`](https://x.y#g)\n```\n"}}]}]}
+    staging.plain_signatures(shown)
+    assert shown["cells"][0]["outputs"][0]["data"]["text/markdown"] == (
+        "see [`a`](x.html)\n```python\ndef f(\n    x # as g\n```\n")
 
 
 def test_every_promised_name_is_in_the_reference():
