@@ -273,16 +273,14 @@ def test_without_quarto_a_sentence_and_a_code(monkeypatch):
 def test_what_quarto_adds_from_other_hosts_is_taken_out():
     page = ('<script src="https://cdnjs.cloudflare.com/ajax/libs/jquery/3.5.1/jquery.min.js" integrity="x"></script>\n'
             '<script src="https://cdn.jsdelivr.net/npm/requirejs@2.3.6/require.min.js" crossorigin="a"></script>\n'
-            "<script type=\"application/javascript\">define('jquery', [],function() {return window.jQuery;})</script>\n")
+            "<script type=\"application/javascript\">define('jquery', [],function() {return jQuery;})</script>\n")
     assert docs.FOREIGN.sub("", page + "<p>text</p>") == "<p>text</p>"
 
 
 def test_a_link_in_a_signature_is_plain():
-    shown = {"cells": [{"outputs": [{"data": {"text/markdown":
-        "see [`a`](x.html)\n```python\ndef f(\n    x # as [`g`](https://x.y#g)\n```\n"}}]}]}
-    staging.plain_signatures(shown)
-    assert shown["cells"][0]["outputs"][0]["data"]["text/markdown"] == (
-        "see [`a`](x.html)\n```python\ndef f(\n    x # as g\n```\n")
+    data = {"text/markdown": "see [`a`](x.html)\n```python\ndef f(\n    x # as [`g`](https://x.y#g)\n```\n"}
+    staging.plain_signatures({"cells": [{"outputs": [{"data": data}]}]})
+    assert data["text/markdown"] == "see [`a`](x.html)\n```python\ndef f(\n    x # as g\n```\n"
 
 
 def test_every_promised_name_is_in_the_reference():
