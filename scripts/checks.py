@@ -62,7 +62,9 @@ def check_config(staged):
               ("_quarto.yml", "nbdev.yml", "sidebar.yml")}
     for name, value in config.items(): yield from against("project", value, name)
     top = config["_quarto.yml"]
-    needed = [*top.get("metadata-files", []), top["format"]["html"]["css"], top["bibliography"],
+    page = top["format"]["html"]
+    themes = (name for names in page["theme"].values() for name in names if name.endswith(".scss"))
+    needed = [*top.get("metadata-files", []), page["css"], page["include-after-body"], *themes, top["bibliography"],
               *(i["href"] for i in top["website"]["navbar"]["left"])]
     entries = list(sidebar_entries(sidebar(staged)["contents"]))
     pages = {p.name for p in staged.glob("*.ipynb")}

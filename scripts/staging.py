@@ -121,7 +121,8 @@ def shown(page, notebook, part, folder):
         small = f"gallery/{given['label']}.png"
         thumbnail(picture, folder/small)
         yield {"title": matter["title"], "path": f"{matter['output-file']}#{given['label']}", "image": small,
-               "image-alt": given["fig-alt"], "description": given["fig-cap"], "categories": [part]}
+               "image-alt": given["fig-alt"].replace("'", "’"), # Quarto escapes ' twice
+               "description": given["fig-cap"], "categories": [part]}
 
 
 def code_cell(source, outputs=()):

@@ -190,12 +190,13 @@ def test_site_configuration_names_what_is_there(): assert list(checks.check_conf
 
 
 def test_a_missing_page_is_noticed(tmp_path):
-    for name in ("_quarto.yml", "nbdev.yml", "styles.css", "references.bib"): shutil.copy(ROOT/"nbs"/name, tmp_path)
+    for name in ("_quarto.yml", "nbdev.yml", "references.bib"): shutil.copy(ROOT/"nbs"/name, tmp_path)
     contents = ["gone.ipynb", {"section": "S", "contents": ["a.ipynb"]}]
     (tmp_path/"sidebar.yml").write_text(yaml.safe_dump({"website": {"sidebar": {"contents": contents}}}))
     for name in ("a", "b"): (tmp_path/f"{name}.ipynb").write_text("{}")
     found = list(checks.check_config(tmp_path))
     assert "sidebar.yml names gone.ipynb, which is not there" in found and "b.ipynb is not in sidebar.yml" in found
+    assert "_quarto.yml names dark.scss, which is not there" in found
 
 
 @pytest.mark.parametrize("prose,fault", [
