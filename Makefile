@@ -24,7 +24,7 @@ offline := HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 
 help: ## this list
 	@echo "make run, with MODEL=$(MODEL) OUT=$(OUT) ARGS=\"…\"; make bench takes ARGS; the others no argument."
-	@sed -nE 's/^([a-z]+):.*## (.*)/\1|\2/p' Makefile | while IFS='|' read -r name does; do printf '  make %-9s %s\n' "$$name" "$$does"; done
+	@sed -nE 's/^([a-z-]+):.*## (.*)/\1|\2/p' Makefile | while IFS='|' read -r name does; do printf '  make %-10s %s\n' "$$name" "$$does"; done
 
 run: $(VENV)/.run ## map every head of MODEL (default: the bundled one, offline) and write OUT
 	@echo "── attn-lit run --model $(MODEL) --out $(OUT) $(ARGS)"
@@ -58,9 +58,13 @@ lint: $(VENV)/.dev ## ruff over modules, notebooks, tests, scripts and bench
 	@echo "── ruff"
 	@$(bin)/python -m ruff check --output-format concise .
 
-docs: $(VENV)/.dev ## stage the site in _proc, check it, and render it to _docs where quarto is installed
+docs: $(VENV)/.dev ## stage the site, check it, render it to _docs with Quarto, open every page in Chromium
 	@echo "── the site"
 	@$(bin)/python scripts/docs.py
+
+docs-check: $(VENV)/.dev ## the same without Quarto: staged pages, links, references, YAML, sizes, every viewer opened
+	@echo "── the site, staged and checked"
+	@$(bin)/python scripts/docs.py --check
 
 readme: $(VENV)/.dev ## README.md from nbs/index.ipynb
 	@$(bin)/python scripts/readme.py

@@ -1,7 +1,8 @@
 """README.md from nbs/index.ipynb, without Quarto. `--check` only says whether the two are in step.
 
 Markdown cells as they are, with links to notebooks made to work on GitHub; code cells without their directives,
-each followed by its text output or its picture. Cells marked `#| hide` are left out.
+each followed by its text output or its picture, its caption below. Cells marked `#| hide` are left out, and so is what
+only the site can show: viewers, and Quarto's fenced divs and references to figures.
 """
 import base64
 import json
@@ -20,18 +21,20 @@ def text(x):
 
 
 def markdown(source):
-    "Links as seen from the top of the repository: `05_entropy.ipynb` → `nbs/05_entropy.ipynb`."
+    "Links as seen from the top of the repository: `05_entropy.ipynb` → `nbs/05_entropy.ipynb`; no fenced divs."
+    source = re.sub(r"^:::.*\n?", "", source, flags=re.M)
     return re.sub(r"\]\((?![a-z]+:|#|/|\.\./)([^)\s]+)\)", r"](nbs/\1)", source).replace("](../", "](")
 
 
-def output(out, alt, pictures):
-    "One output as Markdown: Markdown itself, a picture (kept in `pictures`), else plain text."
+def output(out, alt, caption, pictures):
+    "One output as Markdown: Markdown itself, a picture (kept in `pictures`), else plain text; nothing for a viewer."
     data = out.get("data", {})
+    if "data-attn-lit" in text(data.get("text/html", "")): return ""
     if "text/markdown" in data: return text(data["text/markdown"]).strip()
     if "image/png" in data:
         name = f"index_files/figure-{len(pictures) + 1}.png"
         pictures[name] = base64.b64decode(text(data["image/png"]))
-        return f"![{alt}]({name})"
+        return f"![{alt}]({name})" + (f"\n\n*{caption}*" if caption else "")
     shown = text(out.get("text", "") or data.get("text/plain", "")).rstrip()
     return "\n".join("    " + line if line else "" for line in shown.splitlines())
 
@@ -42,8 +45,9 @@ def code(cell, pictures):
     source = DIRECTIVE.sub("", text(cell["source"])).strip()
     if not source or any(d.split()[0] in ("hide", "default_exp") or d.replace(" ", "") == "include:false"
                          for d in directives if d): return ""
-    alt = next((d.partition(":")[2].strip(" \"'") for d in directives if d.startswith("fig-alt")), "A figure")
-    shown = [o for o in (output(o, alt, pictures) for o in cell.get("outputs", [])) if o]
+    alt, caption = (next((d.partition(":")[2].strip(" \"'") for d in directives if d.startswith(key)), default)
+                    for key, default in (("fig-alt", "A figure"), ("fig-cap", "")))
+    shown = [o for o in (output(o, alt, caption, pictures) for o in cell.get("outputs", [])) if o]
     block = [] if "echo: false" in directives else [f"```python\n{source}\n```"]
     return "\n\n".join(block + shown)
 

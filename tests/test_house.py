@@ -10,9 +10,12 @@ import sys
 from pathlib import Path
 from statistics import median
 
+import browser
+import checks
 import docs
 import pytest
 import readme
+import staging
 import yaml
 
 import attn_lit
@@ -156,22 +159,26 @@ def test_readme_is_in_step_with_the_index():
 
 
 def test_readme_links_lead_somewhere():
-    text = docs.CODE.sub("", (ROOT/"README.md").read_text(encoding="utf-8"))
-    links = [x.split("#")[0] for x in docs.LINK.findall(text) + [s for _, s in docs.IMAGE.findall(text)]]
+    text = checks.CODE.sub("", (ROOT/"README.md").read_text(encoding="utf-8"))
+    links = [x.split("#")[0] for x in checks.LINK.findall(text) + [s for _, s in checks.IMAGE.findall(text)]]
     assert not [x for x in links if x and not re.match(r"[a-z]+:", x) and not (ROOT/x).exists()]
 
 
 def test_readme_of_a_small_notebook():
     notebook = {"cells": [
+        {"cell_type": "markdown", "source": ":::: {.columns}\n::: {.column}\n"},
+        {"cell_type": "code", "source": "#| echo: false\nviewer", "outputs": [
+            {"data": {"text/html": "<figure data-attn-lit>", "text/plain": "Viewer()"}}]},
         {"cell_type": "markdown", "source": ["# T\n", "\n", "[a](0_a.ipynb) [b](https://x.y) [c](../LICENSE) [d](#e)"]},
         {"cell_type": "code", "source": "#| hide\nsecret", "outputs": []},
         {"cell_type": "code", "source": "#| eval: false\n1+1", "outputs": [{"data": {"text/plain": "2"}}]},
-        {"cell_type": "code", "source": "#| fig-alt: A map\nfig",
+        {"cell_type": "code", "source": "#| fig-cap: One.\n#| fig-alt: A map\nfig",
          "outputs": [{"data": {"image/png": "AAAA", "text/plain": "<Axes>"}}]}]}
     text, pictures = readme.readme(notebook)
     assert "[a](nbs/0_a.ipynb) [b](https://x.y) [c](LICENSE) [d](#e)" in text
     assert "secret" not in text and "```python\n1+1\n```\n\n    2\n" in text
-    assert list(pictures) == ["index_files/figure-1.png"] and "![A map](index_files/figure-1.png)" in text
+    assert list(pictures) == ["index_files/figure-1.png"] and "![A map](index_files/figure-1.png)\n\n*One.*" in text
+    assert ":::" not in text and "Viewer" not in text
 
 
 def test_quarto_yml_is_the_real_file_at_the_top():
@@ -179,16 +186,17 @@ def test_quarto_yml_is_the_real_file_at_the_top():
     assert (ROOT/"nbs/_quarto.yml").is_symlink() and (ROOT/"nbs/_quarto.yml").resolve() == ROOT/"_quarto.yml"
 
 
-def test_site_configuration_names_what_is_there(): assert list(docs.check_config(ROOT/"nbs")) == []
+def test_site_configuration_names_what_is_there(): assert list(checks.check_config(ROOT/"nbs")) == []
 
 
 def test_a_missing_page_is_noticed(tmp_path):
-    for name in ("_quarto.yml", "nbdev.yml", "styles.css"): shutil.copy(ROOT/"nbs"/name, tmp_path)
+    for name in ("_quarto.yml", "nbdev.yml", "references.bib"): shutil.copy(ROOT/"nbs"/name, tmp_path)
     contents = ["gone.ipynb", {"section": "S", "contents": ["a.ipynb"]}]
     (tmp_path/"sidebar.yml").write_text(yaml.safe_dump({"website": {"sidebar": {"contents": contents}}}))
     for name in ("a", "b"): (tmp_path/f"{name}.ipynb").write_text("{}")
-    found = list(docs.check_config(tmp_path))
+    found = list(checks.check_config(tmp_path))
     assert "sidebar.yml names gone.ipynb, which is not there" in found and "b.ipynb is not in sidebar.yml" in found
+    assert "_quarto.yml names dark.scss, which is not there" in found
 
 
 @pytest.mark.parametrize("prose,fault", [
@@ -200,9 +208,85 @@ def test_links_and_images(tmp_path, prose, fault):
     page = {"cells": [{"cell_type": "markdown", "source": prose}]}
     (tmp_path/"a.ipynb").write_text(json.dumps(page))
     (tmp_path/"a.png").touch()
-    found = [*docs.check_links(tmp_path, "a.ipynb", page, "https://site.org/base", {"a.html": "a.ipynb"}),
-             *docs.check_images(tmp_path, "a.ipynb", page)]
+    found = [*checks.check_links(tmp_path, "a.ipynb", page, "https://site.org/base", {"a.html": "a.ipynb"}),
+             *checks.check_images(tmp_path, "a.ipynb", page)]
     assert fault in found[0] if fault else found == []
+
+
+def test_yaml_that_quarto_does_not_know_is_noticed():
+    config = yaml.safe_load((ROOT/"_quarto.yml").read_text())
+    assert list(checks.against("project", config, "_quarto.yml")) == []
+    config["format"]["html"]["tocdepth"] = 3
+    assert "'tocdepth' was unexpected" in next(checks.against("project", config, "_quarto.yml"))
+    assert list(checks.against("cell", {"label": "fig-a", "fig-cap": "A."}, "x")) == []
+    assert "fig-captoin" in next(checks.against("cell", {"fig-captoin": "A."}, "x"))
+
+
+def shown(source, kind="image/png", value="AAAA"):
+    return {"cell_type": "code", "source": source, "outputs": [{"output_type": "display_data", "data": {kind: value}}]}
+
+
+def test_figures_have_label_caption_and_alt_text():
+    good = '#| label: fig-a\n#| fig-cap: "A: b."\n#| fig-alt: "c"\nplot()'
+    assert list(checks.check_figures("n", {"cells": [shown(good)]})) == []
+    assert "'plot()' has no label, fig-cap, fig-alt" in next(checks.check_figures("n", {"cells": [shown("plot()")]}))
+    assert "the label fig-a twice" in list(checks.check_figures("n", {"cells": [shown(good), shown(good)]}))[0]
+    viewer = shown("view()", "text/html", '<figure><div data-attn-lit="x"></div></figure>')
+    assert "'view()' has no label" in next(checks.check_figures("n", {"cells": [viewer]}))
+
+
+@pytest.mark.parametrize("prose,fault", [
+    ("see @fig-a and [@key; @other].", ""), ("see @fig-b", "@fig-b, which is no label"),
+    ("[@nobody2020]", "@nobody2020"), ("$x@y$ and a@b.org and `@code`", "")])
+def test_references_resolve(prose, fault):
+    page = {"cells": [shown("#| label: fig-a\nplot()"), {"cell_type": "markdown", "source": prose}]}
+    found = list(checks.check_references("n", page, {"key", "other"}))
+    assert fault in found[0] if fault else found == []
+
+
+def test_a_long_script_becomes_one_file(tmp_path):
+    script = f"<script data-x>{'1;'*4000}</script>"
+    page = {"cells": [shown("a", "text/html", script), shown("b", "text/html", script + "<script>short()</script>")]}
+    data = f'<script type="application/json">{"1"*9000}</script>'
+    page["cells"].append(shown("c", "text/html", data))
+    (name, tag), = staging.share_scripts(page, tmp_path).items()
+    assert [staging.html(c["outputs"][0]) for c in page["cells"]] == [tag, tag + "<script>short()</script>", data]
+    assert tag == f'<script src="{name}" data-x></script>' and (tmp_path/name).read_text() == "1;"*4000
+    assert 9000 < checks.weight(page) < 10_000
+
+
+def test_a_page_that_asks_elsewhere_or_fails_is_noticed(tmp_path):
+    if not browser.CHROMIUM: pytest.skip("no chromium on this machine (on Debian: apt install chromium)")
+    bad = '<figure class="attn-lit-viewer" data-attn-lit="x"></figure><script>throw Error("no")</script>'
+    page = {"cells": [shown("a", "text/html", bad + '<img alt="x" src="https://elsewhere.invalid/x.png">')]}
+    (tmp_path/"a.ipynb").write_text(json.dumps(page))
+    found = browser.check_viewers(tmp_path, patience=.5)
+    assert all(any(says in f for f in found) for says in ("error: no", "asks for https://elsewhere", "not drawn"))
+
+
+def test_without_quarto_a_sentence_and_a_code(monkeypatch):
+    for name in ("check", "check_viewers"): monkeypatch.setattr(docs, name, lambda staged: [])
+    monkeypatch.setattr(docs.shutil, "which", lambda name: None)
+    monkeypatch.setattr(sys, "argv", ["docs.py", "--staged"])
+    with pytest.raises(SystemExit, match="^Quarto is not installed, so .* docs-check, which needs none.$"): docs.main()
+
+
+def test_what_quarto_adds_from_other_hosts_is_taken_out():
+    page = ('<script src="https://cdnjs.cloudflare.com/ajax/libs/jquery/3.5.1/jquery.min.js" integrity="x"></script>\n'
+            '<script src="https://cdn.jsdelivr.net/npm/requirejs@2.3.6/require.min.js" crossorigin="a"></script>\n'
+            "<script type=\"application/javascript\">define('jquery', [],function() {return jQuery;})</script>\n")
+    assert docs.FOREIGN.sub("", page + "<p>text</p>") == "<p>text</p>"
+
+
+def test_a_link_in_a_signature_is_plain():
+    data = {"text/markdown": "see [`a`](x.html)\n```python\ndef f(\n    x # as [`g`](https://x.y#g)\n```\n"}
+    staging.plain_signatures({"cells": [{"outputs": [{"data": data}]}]})
+    assert data["text/markdown"] == "see [`a`](x.html)\n```python\ndef f(\n    x # as g\n```\n"
+
+
+def test_every_promised_name_is_in_the_reference():
+    shown = re.findall(r"show_doc\((\w+)\)", "".join(source(c) for c in cells(ROOT/"nbs/api.ipynb")))
+    assert sorted([*shown, "InputError", "SENTIMENT_KEYWORDS"]) == sorted(attn_lit.__all__)
 
 
 # ── packaging
