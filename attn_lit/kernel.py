@@ -35,19 +35,19 @@ def jit(*freedoms: str):
     options = dict(cache=True, nogil=True, error_model="numpy", fastmath=set(freedoms))
     return lambda f: f if numba is None else numba.njit(**options)(inspect.unwrap(f))
 
-def instruction(f):
+def as_instruction(f):
     "Makes a function that writes machine code itself known to the compiler, where there is one."
     return f if numba is None else intrinsic(inspect.unwrap(f))
 
-@instruction
+@as_instruction
 def as_float(context, bits):
     "The number whose bits are `bits`."
     return types.float32(types.int32), lambda c, builder, s, args: builder.bitcast(*args, ir.FloatType())
-@instruction
+@as_instruction
 def as_bits(context, x):
     "The bits of a number."
     return types.int32(types.float32), lambda c, builder, s, args: builder.bitcast(*args, ir.IntType(32))
-@instruction
+@as_instruction
 def larger(context, a, b):
     "The larger of two numbers, neither of which is NaN: as `max` it would not become a vector instruction."
     def build(c, builder, s, args):
@@ -107,17 +107,17 @@ TABLE = np.dtype([(name, np.int64) for name in """
     columns columns_text columns_each n_columns near to_matrix to_row
     top near_to spread rest picked total columns_to distance""".split()])
 
-@instruction
+@as_instruction
 def floats_at(context, address):
     "An address as that of numbers."
     return types.CPointer(types.float32)(types.int64), \
         lambda c, builder, s, args: builder.inttoptr(*args, ir.FloatType().as_pointer())
-@instruction
+@as_instruction
 def ints_at(context, address):
     "An address as that of whole numbers."
     return types.CPointer(types.int32)(types.int64), \
         lambda c, builder, s, args: builder.inttoptr(*args, ir.IntType(32).as_pointer())
-@instruction
+@as_instruction
 def take_next(context, table):
     "Counts the table's first number up, whatever other threads do, and gives what it was."
     def build(c, builder, s, args):

@@ -8,6 +8,7 @@ import hashlib
 import io
 import json
 import re
+from importlib import import_module
 from pathlib import Path
 
 import yaml
@@ -162,7 +163,8 @@ def fill_reference(pages):
     rows = ["| Module | Names |", "|---|---|"]
     for module, names in index["syms"].items():
         public = {name.removeprefix(f"{module}."): where for name, (where, _) in names.items()}
-        links = [f"[`{name}`]({where})" for name, where in public.items() if "." not in name and name[0] != "_"]
+        offered = set(import_module(module).__all__) # exported for other modules only: its page has no heading for it
+        links = [f"[`{name}`]({where})" for name, where in public.items() if name in offered]
         page = next((where.partition("#")[0] for where in public.values()), None)
         if links: rows.append(f"| [{module.removeprefix('attn_lit.')}]({page}) | {', '.join(links)} |")
     pages["api.ipynb"]["cells"].append(prose("\n".join(rows) + "\n"))
