@@ -95,11 +95,13 @@ def plain_signatures(notebook):
             if shown: output["data"]["text/markdown"] = re.sub(r"```python\n.*?```", plain, shown, flags=re.S)
 
 
+def site(): return yaml.safe_load((ROOT/"nbs/nbdev.yml").read_text(encoding="utf-8"))["website"]
+
+
 def colab(name):
     "Where Colab opens the notebook from."
-    site = yaml.safe_load((ROOT/"nbs/nbdev.yml").read_text(encoding="utf-8"))["website"]
-    repo = site["repo-url"].removeprefix("https://github.com/")
-    return f"https://colab.research.google.com/github/{repo}/blob/{site['repo-branch']}/nbs/{name}"
+    repo = site()["repo-url"].removeprefix("https://github.com/")
+    return f"https://colab.research.google.com/github/{repo}/blob/{site()['repo-branch']}/nbs/{name}"
 
 
 def thumbnail(png, path):
@@ -157,14 +159,30 @@ def fill_gallery(pages, scripts, folder):
     pages["gallery.ipynb"]["cells"] += ([carry] if cells else []) + cells
 
 
-def fill_reference(pages):
-    "The table of every module and its public names, from nbdev's index, under the reference's own text."
+def shown_names(notebook):
+    "The names that a staged page documents, as anchors."
+    shown = (text(o["data"].get("text/markdown", "")) for c in notebook["cells"] for o in c.get("outputs", [])
+             if "data" in o)
+    return {name.lower() for markdown in shown for name in re.findall(r"^### (\S+)$", markdown, flags=re.M)}
+
+
+def unlink(pages, names):
+    "nbdev links every exported name in backticks; those that no page documents (`exporti`) become plain again."
+    link = re.compile(rf"\[(`[^`]+`)\]\({re.escape(site()['site-url'])}/([\w-]+\.html)#([\w.]+)\)")
+    def known(match): return match[0] if match[3] in names.get(match[2], ()) else match[1]
+    for notebook in pages.values():
+        for cell in notebook["cells"]:
+            if cell["cell_type"] == "markdown": cell["source"] = link.sub(known, text(cell["source"]))
+
+
+def fill_reference(pages, shown):
+    "The table of every module and the names it documents, from nbdev's index, under the reference's own text."
     from attn_lit._modidx import d as index
     rows = ["| Module | Names |", "|---|---|"]
     for module, names in index["syms"].items():
         public = {name.removeprefix(f"{module}."): where for name, (where, _) in names.items()}
-        offered = set(import_module(module).__all__) # exported for other modules only: its page has no heading for it
-        links = [f"[`{name}`]({where})" for name, where in public.items() if name in offered]
+        links = [f"[`{name}`]({where})" for name, where in public.items() if "." not in name and name[0] != "_"
+                 and where.partition("#")[2] in shown.get(where.partition("#")[0], ())]
         page = next((where.partition("#")[0] for where in public.values()), None)
         if links: rows.append(f"| [{module.removeprefix('attn_lit.')}]({page}) | {', '.join(links)} |")
     pages["api.ipynb"]["cells"].append(prose("\n".join(rows) + "\n"))
@@ -184,6 +202,8 @@ def stage():
         plain_signatures(notebook)
         set_front(notebook, **{"code-links": [{"text": "Open in Colab", "icon": "play-circle", "href": colab(name)}]})
     fill_gallery(pages, scripts, folder)
-    fill_reference(pages)
+    names = {front(notebook).get("output-file"): shown_names(notebook) for notebook in pages.values()}
+    unlink(pages, names)
+    fill_reference(pages, names)
     for name, notebook in pages.items(): save(folder/name, notebook)
     return folder
