@@ -8,7 +8,6 @@ import hashlib
 import io
 import json
 import re
-from importlib import import_module
 from pathlib import Path
 
 import yaml
