@@ -50,9 +50,10 @@ coverage: $(VENV)/.dev ## the share of attn_lit/ that notebooks and tests reach 
 	@$(bin)/python -m coverage combine --quiet
 	@$(bin)/python -m coverage report
 
-bench: $(VENV)/.dev ## seven statistics of every head, and other ways to them: time and memory (30 min; ARGS="--quick": 5)
+bench: $(VENV)/.dev ## statistics and ablation of every head, beside other ways: time and memory (45 min; ARGS="--quick": 5)
 	@echo "── bench/bench.py $(ARGS)"
 	@$(offline) $(bin)/python bench/bench.py $(ARGS)
+	@$(if $(ARGS),,echo "── bench/ablation.py"; $(offline) $(bin)/python bench/ablation.py)
 
 lint: $(VENV)/.dev ## ruff over modules, notebooks, tests, scripts and bench
 	@echo "── ruff"

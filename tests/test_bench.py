@@ -72,3 +72,16 @@ def test_table_says_what_is_left_out(results, table):
     assert table.table(changed).xs("transformers eager", level="peer")["16"].eq("–").all()
     said = "\n".join(table.notes(changed))
     assert "transformers eager, 16: its patterns need 9 GB" in said and "nnsight is not installed" in said
+
+
+def test_ablation(tmp_path):
+    "Every way to the matrix gives the same changes."
+    path = tmp_path/"ablation.json"
+    command = [sys.executable, BENCH/"ablation.py", "--models", "tiny-gpt2", "--lengths", "16", "--rounds", "1",
+               "--threads", "1", "--json", path]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
+    assert {r["work"] for r in rows} == {"loss, 16 tokens", "a logit difference at the last of 16 tokens"}
+    assert all(r["skipped"] is None and r["seconds"] > 0 for r in rows)
+    assert all(r["differs"] < 1e-5 for r in rows if r["peer"] in ("hooks", "lens"))
