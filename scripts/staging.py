@@ -143,7 +143,8 @@ def viewers(page, notebook):
                                               for o in cell["outputs"] if html(o)]
         link = f"[{matter['title']}]({page}{f'#{label}' if label else ''})"
         light = sum(len(html(output)) for output in outputs) < AGAIN
-        yield prose(f"{given.get('fig-cap', 'A viewer.')} {'From' if light else 'A large one, only on its page:'} {link}.")
+        where = "From" if light else "A large one, only on its page:"
+        yield prose(f"{given.get('fig-cap', 'A viewer.')} {where} {link}.")
         if light: yield code_cell("#| echo: false\n", outputs)
 
 
