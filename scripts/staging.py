@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SCRIPT = re.compile(r"<script(?![^>]*(?:\ssrc=|application/json))([^>]*)>(.{4000,}?)</script>", flags=re.S | re.I)
 FILES = re.compile(r"<script src=[^>]*></script>")
 DIRECTIVE = re.compile(r"^#\|\s*([\w-]+)(?::[ \t]*(.*?))?[ \t]*$", flags=re.M)
-THUMBNAIL = 520 # pixels across
+THUMBNAIL, AGAIN = 400, 100_000 # pixels across; bytes of a viewer that the gallery shows again
 
 
 def load(path): return json.loads(path.read_text(encoding="utf-8"))
@@ -104,12 +104,12 @@ def colab(name):
 
 
 def thumbnail(png, path):
-    "A small picture, in 64 colours."
+    "A small picture, in 32 colours."
     from PIL import Image
     picture = Image.open(io.BytesIO(base64.b64decode(text(png)))).convert("RGB")
     picture.thumbnail((THUMBNAIL, 4*THUMBNAIL))
     path.parent.mkdir(exist_ok=True)
-    picture.quantize(64).save(path, optimize=True)
+    picture.quantize(32).save(path, optimize=True)
 
 
 def shown(page, notebook, part, folder):
@@ -135,15 +135,17 @@ def prose(source): return {"cell_type": "markdown", "metadata": {}, "source": so
 
 
 def viewers(page, notebook):
-    "The cells that show a page's viewers again, each under a link to where it is from."
+    "The cells that show a page's viewers again, each under a link to its page; of large ones the link alone."
     matter = front(notebook)
     for cell in filter(is_viewer, notebook["cells"]):
         given = options(cell)
         label, outputs = given.get("label"), [dict(o, data={"text/html": FILES.sub("", html(o)), "text/plain": ""})
                                               for o in cell["outputs"] if html(o)]
         link = f"[{matter['title']}]({page}{f'#{label}' if label else ''})"
-        yield prose(f"{given.get('fig-cap', 'A viewer.')} From {link}.")
-        yield code_cell("#| echo: false\n", outputs)
+        light = sum(len(html(output)) for output in outputs) < AGAIN
+        where = "From" if light else "A large one, only on its page:"
+        yield prose(f"{given.get('fig-cap', 'A viewer.')} {where} {link}.")
+        if light: yield code_cell("#| echo: false\n", outputs)
 
 
 def fill_gallery(pages, scripts, folder):
