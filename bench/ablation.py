@@ -19,7 +19,7 @@ from attn_lit.models import Parts
 from attn_lit.neurons import bridged, hooked
 
 RESULTS = Path(__file__).resolve().parent/"ablation.json"
-WORKS = {"loss": {40: 3, 256: 2}, "last": {256: 2}} # metric → tokens → rounds; a run of 144 passes is long
+WORKS = {"loss": {40: 3, 256: 1}, "last": {256: 1}} # metric → tokens → rounds; a run of 144 passes is long
 SAYS = dict(loss="loss, {} tokens", last="a logit difference at the last of {} tokens")
 
 
@@ -113,7 +113,7 @@ def options():
     parser.add_argument("--models", nargs="+", choices=MODELS, default=["gpt2"])
     parser.add_argument("--lengths", nargs="+", type=int, help="tokens; default: 40, 256 for the loss, 256 else")
     parser.add_argument("--peers", nargs="+", choices=TASKS["loss"], default=list(TASKS["loss"]))
-    parser.add_argument("--rounds", type=int, help="default: 3 for 40 tokens, 2 for 256")
+    parser.add_argument("--rounds", type=int, help="default: 3 for 40 tokens, 1 for 256")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--threads", type=int, help="of torch; default: its own choice")

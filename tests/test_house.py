@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import median
 
@@ -260,7 +261,8 @@ def test_a_page_that_asks_elsewhere_or_fails_is_noticed(tmp_path):
     bad = '<figure class="attn-lit-viewer" data-attn-lit="x"></figure><script>throw Error("no")</script>'
     page = {"cells": [shown("a", "text/html", bad + '<img alt="x" src="https://elsewhere.invalid/x.png">')]}
     (tmp_path/"a.ipynb").write_text(json.dumps(page))
-    found = browser.check_viewers(tmp_path, patience=.5)
+    with ThreadPoolExecutor(1) as pool: # by itself: other tests hold a browser open in this thread
+        found = pool.submit(browser.check_viewers, tmp_path, patience=.5).result()
     assert all(any(says in f for f in found) for says in ("error: no", "asks for https://elsewhere", "not drawn"))
 
 
