@@ -111,14 +111,16 @@ def every_head(parts: Parts) -> list[list[tuple[int, int]]]:
     return [[(layer, head)] for layer, head in np.ndindex(parts.n_layers, parts.n_heads)]
 
 def changes(experiment: Experiment, method: str, tokenizer, model, saved: str | Path | None = None
-            ) -> Float[np.ndarray, "item layer head"]:
+            ) -> tuple[Float[np.ndarray, "item layer head"], Float[np.ndarray, "item"]]: # changes, and the clean metric
     "What taking out each head changes of each item, or is guessed to change; `InputError` for an unknown method."
     parts, metric = experiment.parts, experiment.metric
     if check_choice(method, METHODS, "method") == "exact":
-        return experiment.effects(every_head(parts), saved).T.reshape(-1, parts.n_layers, parts.n_heads)
+        clean, *without = experiment.values([[], *every_head(parts)], saved)
+        return (np.stack(without) - clean).T.reshape(-1, parts.n_layers, parts.n_heads), clean
     if experiment.made["backend"] == "native":
         items = range(len(metric.encoded))
-        return np.stack([gate_slopes(metric, i, experiment.fill(i), tokenizer, model) for i in items])
+        slopes = [gate_slopes(metric, i, experiment.fill(i), tokenizer, model) for i in items]
+        return np.stack(slopes), experiment.clean
     raise InputError("method='gradient' runs on backend='native': leave the backend out.")
 
 def change_of(metric: str, mode: str, method: str) -> str:
@@ -148,9 +150,9 @@ def full_ablation_matrix(texts: str | Sequence[str] | Metric, # a corpus, for th
                          ) -> AblationMap: # effect: of the loss in nats per token, positive where the head helped
     "The change of the loss when each head is taken out by itself, tested; `InputError` for bad texts, mode, reference."
     experiment = set_up(listed(texts), tokenizer, model, mode, reference, **kwargs)
-    scores, metric = changes(experiment, method, tokenizer, model, saved), experiment.metric
+    (scores, clean), metric = changes(experiment, method, tokenizer, model, saved), experiment.metric
     effect, name = np.tensordot(experiment.weights, scores, axes=1), change_of(metric.name, mode, method)
-    found = AblationMap("ablation", effect, name, signed=True, scores=scores, clean=experiment.clean,
+    found = AblationMap("ablation", effect, name, signed=True, scores=scores, clean=clean,
                         weights=experiment.weights, dropped=metric.dropped,
                         provenance=dict(experiment.made, method=method))
     found = tested_by_item(found, metric.clusters, draws(n, scores[0].size), kwargs.get("seed", 0))
