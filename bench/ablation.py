@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from peers import MODELS, Peer, plain
+from peers import MODELS, Peer, grouped
 
 from attn_lit.ablation import every_head
 from attn_lit.experiment import set_up
@@ -34,6 +34,12 @@ def metric_of(kind, texts):
 
 
 # ── peers: each `setup(tokenizer, model)` gives a function from texts to changes as (text, layer, head)
+
+@grouped
+def plain(tokenizer, model):
+    def measure(batch): model(**batch.inputs, use_cache=False)
+    return measure
+
 
 def attn_lit(kind, tokenizer, model):
     "The matrix as the library makes it."
