@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import pyarrow as pa
@@ -87,9 +88,22 @@ class Store:
         "Keeps the numbers of a window, whole or not at all; raises `InputError` if the disk is full."
         data = shard_bytes(lengths, found)
         path = self.folder/f"{key}-{hashlib.sha256(data).hexdigest()[:32]}.parquet"
-        with whole_file(path) as part, open(part, "wb") as file:
-            file.write(data); file.flush(); os.fsync(file.fileno())
+        try:
+            with whole_file(path) as part, open(part, "wb") as file:
+                file.write(data); file.flush(); os.fsync(file.fileno())
+        except InputError as error:
+            raise InputError(f"{str(error)[:-1]}; what was measured before is kept: make room, and give the same "
+                             "command again.") from error
         self.known[key] = path
+    def values(self, asked: dict) -> Path:
+        "Where an `Experiment` keeps its values; a file that is damaged is removed."
+        path = self.folder/f"experiment-{self.key(asked, [])}.npz"
+        try:
+            if path.exists(): np.load(path)["values"] # a checksum of each part is looked at
+        except (OSError, ValueError, KeyError, BadZipFile):
+            print(f"attn-lit: {path.name} is damaged, so its values are measured again.", file=sys.stderr)
+            path.unlink()
+        return path
     def model(self, tokenizer, model) -> dict:
         "The identity of a model, found out once for as long as its weights stay as they are."
         now = id(model), sum(x._version for x in model.parameters())
