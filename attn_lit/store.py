@@ -74,7 +74,7 @@ class Store:
     def find(self, key: str) -> Path | None:
         "The file of a window, if there is one."
         if key not in self.known:
-            self.known = {p.name.partition("-")[0]: p for p in self.folder.glob("*-*.parquet")}
+            self.known = {p.name.partition("-")[0]: p for p in self.folder.glob("[!.]*-*.parquet")}
         return self.known.get(key)
     def get(self, key: str) -> dict[str, np.ndarray] | None:
         "The numbers of a window; None if they are not there, or their file is damaged."
