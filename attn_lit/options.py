@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from .base import InputError
-from .plan import Settings
+from .settings import Settings
 
 # %% ../nbs/14_options.ipynb #c006
 HELP = dict(

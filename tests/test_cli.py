@@ -12,8 +12,9 @@ import pytest
 import torch
 from transformers import AutoConfig
 
+from attn_lit.command import main
 from attn_lit.models import load_model, random_model
-from attn_lit.pipeline import main, results_schema
+from attn_lit.record import results_schema
 
 STORIES = Path(__file__).parents[2]/"shared/data/models/stories260K"
 FIGURES = {"entropy_heatmap.png", "sentiment_head_correlations.png", "bias_differential_heads.png",
@@ -23,7 +24,7 @@ FIGURES = {"entropy_heatmap.png", "sentiment_head_correlations.png", "bias_diffe
 
 def attn_lit(*args, **kwargs):
     "Runs the command in a process of its own, with the hub out of reach."
-    command = [sys.executable, "-c", "from attn_lit.pipeline import main; main()", *map(str, args)]
+    command = [sys.executable, "-m", "attn_lit", *map(str, args)]
     env = {**os.environ, "HF_HUB_OFFLINE": "1", "COLUMNS": "120"}
     return subprocess.run(command, capture_output=True, text=True, env=env, timeout=300, **kwargs)
 
