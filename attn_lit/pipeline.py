@@ -279,7 +279,7 @@ def run_pipeline(settings: Settings, # what to do
                  say: Callable[[str], None] = print, # where lines of progress go
                  plan: str | None = None # a file from `attn-lit plan`; of the settings only out and device count then
                  ) -> Run: # with all that was found
-    "Every analysis on one model, written to `settings.out`; called again, it goes on. `InputError` keeps what was done."
+    "Every analysis on one model, written to `settings.out`; called again, it goes on from what an `InputError` left."
     output_folder(settings.out)
     settings, inputs, text, noted = prepared(settings, plan)
     torch.manual_seed(settings.seed)

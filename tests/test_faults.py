@@ -214,7 +214,8 @@ def test_no_room_for_a_shard(forker, expected, tmp_path):
     assert forker.whole(tmp_path) == expected
 
 
-@pytest.mark.parametrize("harm", [lambda b: b[:len(b)//2], lambda b: b"", lambda b: b[:99] + bytes([b[99] ^ 4]) + b[100:]],
+@pytest.mark.parametrize("harm", [lambda b: b[:len(b)//2], lambda b: b"",
+                                  lambda b: b[:99] + bytes([b[99] ^ 4]) + b[100:]],
                          ids=["truncated", "empty", "one bit"])
 def test_a_damaged_shard_is_measured_again(forker, expected, tmp_path, harm):
     shutil.copytree(forker.folder/"whole/measured", tmp_path/"out/measured")
@@ -278,8 +279,8 @@ def test_a_process_that_dies(forker, expected, tmp_path, dies):
 def test_under_accelerate(tmp_path):
     "`accelerate launch`, as a user types it."
     def run(*launcher, out):
-        command = [sys.executable, *launcher, "-m", "attn_lit", "run", "--model", "tiny", "--out", tmp_path/out, "--quick",
-                   "--layer", "0", "--permutations", "100", "--skip", "bias", "instruction", "neurons", "--no-causal"]
+        command = [sys.executable, *launcher, "-m", "attn_lit", "run", "--model", "tiny", "--out", tmp_path/out,
+                   "--quick", "--layer", "0", "--permutations", "100", "--skip", "bias", "instruction", "neurons", "--no-causal"]
         done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=200,
                               env={**os.environ, "OMP_NUM_THREADS": "1"})
         assert done.returncode == 0, done.stderr
