@@ -39,10 +39,16 @@ def run_command(
             raise InputError(f"{names} cannot be given with --plan: the plan says what is run; edit it, or leave them "
                              "out.")
     settings = check_settings(settings_from(options))
-    import matplotlib
-    from attn_lit.pipeline import report, run_pipeline
-    matplotlib.use("agg") # no screen is needed
-    print(report(run_pipeline(settings, plan=plan)))
+    try:
+        import matplotlib
+        from attn_lit.pipeline import report, run_pipeline
+        matplotlib.use("agg") # no screen is needed
+        run = run_pipeline(settings, plan=plan)
+    except KeyboardInterrupt:
+        print(f"\nattn-lit: interrupted; what was measured is kept in {settings.out}, and the same command goes on from "
+              "there.", file=sys.stderr)
+        raise SystemExit(130) from None
+    if not run.helps: print(report(run))
 
 @app.command("plan")
 @with_settings

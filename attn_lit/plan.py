@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ROLES', 'PARTS', 'TESTED', 'CAUSAL', 'HOW_CAUSAL', 'CORRECTION', 'HELD_OUT', 'Inputs', 'built_in', 'some_of',
            'pairs_built_in', 'read_data', 'digest', 'source_of', 'gather', 'load_inputs', 'fitting', 'make_plan',
-           'plan_text', 'differences', 'settings_of', 'read_plan']
+           'plan_text', 'settings_of', 'read_plan']
 
 # %% ../nbs/14_plan.ipynb #c003
 import hashlib, json
@@ -17,7 +17,7 @@ import numpy as np
 import yaml
 
 import attn_lit
-from .base import InputError, check_choice
+from .base import InputError, check_choice, differences
 from .bias import PAIRS, TEMPLATES, Pair
 from .data import Items
 from .formats import bias_items, instruction_items, sentiment_items
@@ -180,13 +180,6 @@ def plan_text(plan: dict) -> str:
     return yaml.dump(plan, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=110)
 
 # %% ../nbs/14_plan.ipynb #c024
-def differences(planned, now, path: str = "") -> list[str]:
-    "Where two plans differ: paths such as `data.sentiment.sha256`."
-    if isinstance(planned, dict) and isinstance(now, dict):
-        return [d for k in dict.fromkeys([*planned, *now])
-                for d in differences(planned.get(k), now.get(k), f"{path}.{k}".lstrip("."))]
-    return [] if planned == now else [path]
-
 def settings_of(plan, name: str) -> Settings:
     "The settings that a plan holds; raises `InputError` if it is no plan of ours."
     if not isinstance(plan, dict) or not isinstance(plan.get("settings"), dict):
