@@ -118,7 +118,7 @@ def attention_stage(run: Run) -> None:
     sharpest = row_entropy(attn).mean(-1).argmin(1).tolist()
     shown = [dict(layer=l, head=sharpest[l] if run.settings.head is None else run.settings.head) for l in run.layers]
     run.keep("attention", dict(text=run.settings.text, tokens=tokens, shown=shown),
-             attention=np.stack([as_bytes(layer) for layer in attn]))
+             attention=np.stack([as_bytes(layer.numpy()) for layer in attn]))
 
 def entropy_stage(run: Run) -> None:
     "Entropy over the bundled texts, in nats."

@@ -115,7 +115,7 @@ def overview_drawings(kept: Kept) -> Iterator[Drawing]:
     alive = {name: result.survivors(kept.alpha) for name, result in found.items() if result.q is not None}
     flags = {name: marked_heads(found[name]) & heads for name, heads in alive.items() if found[name].controls}
     says = "; ".join(f"{name}: {f'{alive[name].sum()} survive' if name in alive else 'not tested'}" for name in found)
-    yield Drawing("head_summary_overview", CAPTIONS["summary"], f"Four maps of heads. {says}.", partial(
+    yield Drawing("head_summary_overview", CAPTIONS["summary"], f"Four maps of heads, what was not run left empty. {says}.", partial(
         plot_summary, **{name: result.effect for name, result in found.items()}, survive=alive, reproduced=flags,
         signed=True, mark_label=threshold(kept.alpha, "q"), title=kept.record["provenance"]["model"]))
 
