@@ -269,9 +269,9 @@ CAPTIONS = {
     "instruction": "Red heads attend more to imperative markers than to matched words of plain prose, blue heads less; "
         + VERDICT +
         "Attention to such words is not obedience, least of all in a model that was not trained on instructions.",
-    "controls": "The heads' effects beside the same where there should be none, on one scale, and below the strongest "
-        "survivors with their intervals. A finding that a control shows too says nothing about the question, and one "
-        "that no control shows may still have a cause that none of them covers.",
+    "controls": "The heads' effects beside the same where there should be none, on one scale, and below the largest, "
+        "with intervals where a test was made. A finding that a control shows too says nothing about the question, and "
+        "one that no control shows may still have a cause that none of them covers.",
     "held_out": "Heads were chosen on one half of the data (hollow) and tested on the other (filled, with interval). "
         "The half that chose flatters, as the largest of many are so partly by chance: only the other half counts.",
     "neurons": "The neurons of one layer that were furthest from zero on this text, and where. What a neuron fires on "

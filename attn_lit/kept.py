@@ -21,7 +21,6 @@ from jaxtyping import Float, UInt8
 from .base import InputError, check_range, whole_file
 from .causal import CausalTable
 from .evidence import HeldOut
-from .pixels import as_bytes
 from .record import SCHEMA_VERSION, results_schema
 from .results import MAPS, HeadResult
 

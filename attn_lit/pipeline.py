@@ -33,6 +33,7 @@ from .plan import Inputs, fitting, load_inputs, make_plan, plan_text, read_plan
 from .record import SCHEMA_VERSION, closing_table, put, results_schema, write_results
 from .redraw import drawings
 from .reference import row_entropy
+from .report import write_report
 from .settings import Settings, check_settings
 from .stats import HeadResult, json_ready, jsonable
 
@@ -208,10 +209,11 @@ STAGES: dict[str, Callable[[Run], None]] = dict(
 
 # %% ../nbs/14_pipeline.ipynb #c027
 def finish(run: Run, status: str, error: str | None = None) -> None:
-    "Notes how the run ended."
+    "Notes how the run ended, and writes its report."
     closing = closing_table(run.maps, run.settings.alpha, run.causal)
     run.record.update(status=status, closing=closing, **({"error": error} if error else {}))
     write_results(run.out, run.record, run.maps)
+    write_report(run.out, run.kept)
 
 def run_stages(run: Run, say: Callable[[str], None]) -> None:
     "Every stage that is not skipped, timed."

@@ -115,7 +115,8 @@ def overview_drawings(kept: Kept) -> Iterator[Drawing]:
     alive = {name: result.survivors(kept.alpha) for name, result in found.items() if result.q is not None}
     flags = {name: marked_heads(found[name]) & heads for name, heads in alive.items() if found[name].controls}
     says = "; ".join(f"{name}: {f'{alive[name].sum()} survive' if name in alive else 'not tested'}" for name in found)
-    yield Drawing("head_summary_overview", CAPTIONS["summary"], f"Four maps of heads, what was not run left empty. {says}.", partial(
+    says = f"Four maps of heads, what was not run left empty. {says}."
+    yield Drawing("head_summary_overview", CAPTIONS["summary"], says, partial(
         plot_summary, **{name: result.effect for name, result in found.items()}, survive=alive, reproduced=flags,
         signed=True, mark_label=threshold(kept.alpha, "q"), title=kept.record["provenance"]["model"]))
 
@@ -143,7 +144,8 @@ def lacking(kept: Kept) -> str:
 def redraw(results: str, # a results file, or the folder of one
            out: str | None = None, # the folder to write to; None: where the results are
            format: str = "png", # or "svg", "pdf"
-           dpi: int = 150 # dots per inch of a PNG
+           dpi: int = 150, # dots per inch of a PNG
+           say: Callable[[str], None] = print # where lines about it go
            ) -> list[Path]: # the files
     "Every figure of a run, drawn again; raises `InputError`, and writes nothing, if that cannot be done."
     check_choice(format, FORMATS, "--format")
@@ -155,6 +157,8 @@ def redraw(results: str, # a results file, or the folder of one
         made_folder(folder)
         for file in files:
             with whole_file(folder/file.name) as part: part.write_bytes(file.read_bytes())
+    say(f"{plural(len(files), 'figure')} in {folder}")
+    if lacks := lacking(kept): say(lacks)
     return [folder/file.name for file in files]
 
 def made_folder(folder: Path) -> None:
