@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['STAGES', 'output_folder', 'check_against', 'Run', 'start', 'attention_stage', 'entropy_stage', 'held', 'conclude',
            'sentiment_stage', 'bias_stage', 'instruction_stage', 'patterns_stage', 'neurons_stage', 'lens_stage',
-           'ablation_stage', 'causal_stage', 'overview', 'finish', 'run_stages', 'load', 'run_pipeline', 'report']
+           'ablation_stage', 'causal_stage', 'overview', 'finish', 'tested', 'run_stages', 'load', 'run_pipeline',
+           'report']
 
 # %% ../nbs/14_pipeline.ipynb #c003
 import os, platform, time
@@ -29,7 +30,8 @@ from .plan import Inputs, fitting, load_inputs, make_plan, plan_text, read_plan
 from .record import SCHEMA_VERSION, closing_table, put, results_schema, write_results
 from .reference import row_entropy
 from .results import marked_heads
-from .settings import Settings, check_settings
+from .selftest import self_test
+from .settings import WHERE, Settings, check_settings
 from .stats import HeadResult, json_ready, jsonable
 
 # %% ../nbs/14_pipeline.ipynb #c009
@@ -222,6 +224,14 @@ def finish(run: Run, status: str, error: str | None = None) -> None:
     run.record.update(status=status, **({"error": error} if error else {}))
     write_results(run.out, run.record, run.maps)
 
+def tested(run: Run) -> str:
+    "The model's self-test, noted, in a line; raises `InputError` if it fails, unless the run is forced."
+    found, force = self_test(run.tokenizer, run.model), run.settings.force
+    run.record["self_test"] = found.to_dict() | dict(forced=bool(found.failed) and force)
+    if not found.failed: return f"self-test: {sum(bool(c.passed) for c in found.checks)} checks passed"
+    if force: return f"{found.failure} The run goes on: --force."
+    raise InputError(f"{found.failure[:-1]}: its numbers could be wrong; look into it, or go on with --force.")
+
 def run_stages(run: Run, say: Callable[[str], None]) -> None:
     "Every stage that is not skipped, timed."
     todo = {name: stage for name, stage in STAGES.items() if name not in run.settings.skip
@@ -240,11 +250,11 @@ def load(settings: Settings): # tokenizer, model
 
 def run_pipeline(settings: Settings, # what to do
                  say: Callable[[str], None] = print, # where lines of progress go
-                 plan: str | None = None # a file from `attn-lit plan`; of the settings only out and device count then
+                 plan: str | None = None # a file from `attn-lit plan`; of the settings only those of `WHERE` count then
                  ) -> Run: # with all that was found
     "Every analysis on one model, written to `settings.out`; if one raises `InputError`, what was done before is kept."
     output_folder(settings.out)
-    if plan: settings, inputs, digest = read_plan(plan, out=settings.out, device=settings.device)
+    if plan: settings, inputs, digest = read_plan(plan, **{name: getattr(settings, name) for name in WHERE})
     else: inputs = load_inputs(check_settings(settings))
     text = Path(plan).read_text(encoding="utf-8") if plan else plan_text(make_plan(settings, inputs))
     noted = dict(given=bool(plan), sha256=digest if plan else sha256(text.encode()).hexdigest())
@@ -255,7 +265,7 @@ def run_pipeline(settings: Settings, # what to do
     put(run.out/"plan.yaml", text)
     say(f"{settings.model}: {model.num_parameters():,} parameters, {sizes.n_layers} layers of {sizes.n_heads} heads, "
         f"{model.dtype} on {model.device}")
-    try: run_stages(run, say); overview(run)
+    try: say(tested(run)); run_stages(run, say); overview(run)
     except BaseException as error:
         finish(run, "failed", str(error) or type(error).__name__)
         raise
@@ -267,4 +277,5 @@ def report(run: Run) -> str:
     "What survives, and where the files are."
     more = "causal.csv, "*any(isinstance(found, CausalTable) for found in run.causal.values())
     files = f"{len(run.record['figures'])} figures, heads.csv, {more}heads.parquet, plan.yaml and analysis_results.json"
-    return "\n".join([closing_table(run.maps, run.settings.alpha, run.causal), "", f"{files} are in {run.out}"])
+    forced = [run.record["self_test"]["failure"]]*run.record["self_test"]["forced"]
+    return "\n".join([*forced, closing_table(run.maps, run.settings.alpha, run.causal), "", f"{files} are in {run.out}"])
