@@ -6,7 +6,6 @@ was not meant to move must not have moved. A new version of torch or another mac
 """
 import json
 import math
-import sys
 import tempfile
 from pathlib import Path
 
@@ -53,17 +52,30 @@ def drifted(now, then, path=""):
     elif now != then: yield f"{path}: {then!r} was, {now!r} is"
 
 
-def main():
-    "Writes the file anew from a run, and says what has moved."
-    from attn_lit.command import main as attn_lit
-    with tempfile.TemporaryDirectory() as folder:
-        attn_lit(["run", "--model", "tiny", "--out", folder])
-        now = numbers(json.loads((Path(folder)/"analysis_results.json").read_text()))
+def lines(x, deep=2):
+    "JSON with a line for each part, so that a diff shows which one moved."
+    if deep and isinstance(x, dict):
+        return "{" + ",\n".join(f"{json.dumps(name)}: {lines(y, deep - 1)}" for name, y in x.items()) + "}"
+    return json.dumps(x)
+
+
+def write(record):
+    "Writes the file anew from an analysis_results.json, and says what has moved."
+    now = numbers(record)
     moved = list(drifted(now, json.loads(GOLDEN.read_text()))) if GOLDEN.exists() else []
     GOLDEN.parent.mkdir(exist_ok=True)
-    GOLDEN.write_text(json.dumps(now, indent=None, separators=(",", ":"), sort_keys=True)
-                      .replace('},"', '},\n"').replace(']],"', ']],\n"').replace("],[", "],\n[") + "\n")
-    print("\n".join(["", f"{len(moved)} numbers moved by more than {CLOSE:g}; {GOLDEN} is written", *moved[:40]]))
+    GOLDEN.write_text(lines(now) + "\n")
+    print("\n".join([f"{len(moved)} numbers moved by more than {CLOSE:g}; {GOLDEN.name} is written", *moved[:40]]))
 
 
-if __name__ == "__main__": sys.exit(main())
+def main():
+    import matplotlib
+
+    from attn_lit.pipeline import run_pipeline
+    from attn_lit.settings import Settings
+    matplotlib.use("agg")
+    with tempfile.TemporaryDirectory() as folder:
+        write(run_pipeline(Settings(model="tiny", out=folder)).record)
+
+
+if __name__ == "__main__": main()

@@ -26,7 +26,7 @@ FAILS = { # what fails in families of these versions of transformers, and it doe
 def tokenizer(): return load_model("tiny")[0]
 
 
-def tested(name, dtype=torch.float32):
+def on_family(name, dtype=torch.float32):
     "The self-test of one family's small random model."
     with warnings.catch_warnings():
         warnings.simplefilter("ignore") # that patterns are formed
@@ -43,17 +43,17 @@ def check_family(found, name):
 
 @pytest.mark.parametrize("name", ["gpt2", "gpt_neo", "mistral", "qwen3_moe", "gemma3", "gpt_oss", "deepseek_v3",
                                   "falcon_alibi", "bloom", "jetmoe", "lfm2", "mamba"])
-def test_family(name): check_family(tested(name), name)
+def test_family(name): check_family(on_family(name), name)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision(dtype):
     "A dense model, one that caps scores, and one with experts."
-    for name in ("llama", "gemma2", "mixtral"): assert not tested(name, dtype).failure
+    for name in ("llama", "gemma2", "mixtral"): assert not on_family(name, dtype).failure
 
 
 def test_an_encoder_is_refused():
-    with pytest.raises(InputError, match="encoder-only"): tested("bert")
+    with pytest.raises(InputError, match="encoder-only"): on_family("bert")
 
 
 @pytest.fixture
@@ -89,7 +89,7 @@ def main(dtypes):
     gaps, odd = {}, []
     for name in (*CAUSAL, *HYBRID):
         for dtype in dtypes or ("float32",):
-            found = tested(name, getattr(torch, dtype))
+            found = on_family(name, getattr(torch, dtype))
             values = {c.name: c.value for c in found.checks if c.bound and c.bound < 1 and c.value is not None}
             gaps.setdefault(dtype, {})[name] = max(values.items(), key=lambda x: x[1], default=("", 0.))
             notes = [f"FAILED {c.name}: {c.value:.2g} > {c.bound:.2g}" for c in found.failed]
