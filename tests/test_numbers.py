@@ -26,16 +26,16 @@ def statistics(t, m):
     return np.stack(list(found.values()))
 
 
-ANALYSES = dict( # each head's effect, and how many roundings of √layers its bound allows
-    statistics=(8, statistics),
-    entropy=(8, lambda t, m: entropy.entropy_heads(entropy.TEXTS, t, m, controls=False, n=100).effect),
-    sentiment=(8, lambda t, m: sentiment.head_scores(sentiment.SENTIMENT_TEXTS, sentiment.SENTIMENT_LABELS, t, m,
+ANALYSES = dict( # units in the last place, for each √layer, that its bound allows, and what is measured of each head
+    statistics=(4, statistics),
+    entropy=(2, lambda t, m: entropy.entropy_heads(entropy.TEXTS, t, m, controls=False, n=100).effect),
+    sentiment=(2, lambda t, m: sentiment.head_scores(sentiment.SENTIMENT_TEXTS, sentiment.SENTIMENT_LABELS, t, m,
                                                      controls=False, n=100).effect),
-    bias=(8, lambda t, m: bias.signed_differential(bias.differential(t, m, bias.PAIRS[:48], False, 100)).effect),
-    instruction=(8, lambda t, m: instruction.head_scores(t, m, controls=False, n=100).effect),
-    patterns=(8, lambda t, m: np.stack([r.effect for r in patterns.pattern_scores(
+    bias=(2, lambda t, m: bias.signed_differential(bias.differential(t, m, bias.PAIRS[:48], False, 100)).effect),
+    instruction=(2, lambda t, m: instruction.head_scores(t, m, controls=False, n=100).effect),
+    patterns=(2, lambda t, m: np.stack([r.effect for r in patterns.pattern_scores(
         t, m, n=4, period=20, controls=False).values()])),
-    ablation=(8, lambda t, m: ablation.full_ablation_matrix(entropy.TEXTS[:3], t, m, n=100).effect))
+    ablation=(2, lambda t, m: ablation.full_ablation_matrix(entropy.TEXTS[:3], t, m, n=100).effect))
 
 
 @cache
