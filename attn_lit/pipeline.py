@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['STAGES', 'SHARED', 'output_folder', 'check_against', 'Run', 'start', 'attention_stage', 'entropy_stage', 'held',
            'conclude', 'sentiment_stage', 'bias_stage', 'instruction_stage', 'patterns_stage', 'neurons_stage',
-           'lens_stage', 'ablation_stage', 'causal_stage', 'finish', 'run_stages', 'processes', 'load', 'prepared',
-           'go', 'run_pipeline', 'report']
+           'lens_stage', 'ablation_stage', 'causal_stage', 'finish', 'tested', 'run_stages', 'processes', 'load',
+           'prepared', 'go', 'run_pipeline', 'report']
 
 # %% ../nbs/14_pipeline.ipynb #c003
 import os, platform, time
@@ -36,7 +36,8 @@ from .record import SCHEMA_VERSION, closing_table, put, results_schema, write_re
 from .redraw import drawings
 from .reference import row_entropy
 from .report import write_report
-from .settings import Settings, check_settings
+from .selftest import self_test
+from .settings import WHERE, Settings, check_settings
 from .stats import HeadResult, json_ready, jsonable
 from .store import identity, kept
 
@@ -221,6 +222,14 @@ def finish(run: Run, status: str, error: str | None = None) -> None:
     write_results(run.out, run.record, run.maps)
     write_report(run.out, run.kept)
 
+def tested(run: Run) -> str:
+    "The model's self-test, noted, in a line; raises `InputError` if it fails, unless the run is forced."
+    found, force = self_test(run.tokenizer, run.model), run.settings.force
+    run.record["self_test"] = found.to_dict() | dict(forced=bool(found.failed) and force)
+    if not found.failed: return f"self-test: {sum(bool(c.passed) for c in found.checks)} checks passed"
+    if force: return f"{found.failure} The run goes on: --force."
+    raise InputError(f"{found.failure[:-1]}: its numbers could be wrong; look into it, or go on with --force.")
+
 def run_stages(run: Run, say: Callable[[str], None]) -> None:
     "Every stage that is not skipped, timed."
     todo = {name: stage for name, stage in STAGES.items() if name not in run.settings.skip
@@ -249,7 +258,7 @@ def load(settings: Settings): # tokenizer, model
 
 def prepared(settings: Settings, plan: str | None) -> tuple[Settings, Inputs, str, dict]:
     "What is asked for, what is read, the plan, and what is noted of it."
-    if plan: settings, inputs, digest = read_plan(plan, out=settings.out, device=settings.device)
+    if plan: settings, inputs, digest = read_plan(plan, **{name: getattr(settings, name) for name in WHERE})
     else: inputs = load_inputs(check_settings(settings))
     text = Path(plan).read_text(encoding="utf-8") if plan else plan_text(make_plan(settings, inputs))
     return settings, inputs, text, dict(given=bool(plan), sha256=digest if plan else sha256(text.encode()).hexdigest())
@@ -261,7 +270,7 @@ def go(run: Run, say: Callable[[str], None], text: str) -> Run:
     sizes = Parts(run.model)
     say(f"{run.settings.model}: {run.model.num_parameters():,} parameters, {sizes.n_layers} layers of {sizes.n_heads} "
         f"heads, {run.model.dtype} on {run.model.device}")
-    try: run_stages(run, say); run.draw("overview")
+    try: say(tested(run)); run_stages(run, say); run.draw("overview")
     except BaseException as error:
         finish(run, "failed", str(error) or type(error).__name__)
         raise
@@ -293,4 +302,5 @@ def report(run: Run) -> str:
     more = "causal.csv, "*any(isinstance(found, CausalTable) for found in run.causal.values())
     files = (f"report.html, {len(run.record['figures'])} figures, figures.npz, heads.csv, {more}heads.parquet, "
              "plan.yaml and analysis_results.json")
-    return "\n".join([run.record["closing"], "", f"{files} are in {run.out}"])
+    forced = [run.record["self_test"]["failure"]]*run.record["self_test"]["forced"]
+    return "\n".join([*forced, run.record["closing"], "", f"{files} are in {run.out}"])
