@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SPLITS', 'ALIASES', 'DELIMITERS', 'NUMBER', 'SPACE', 'HALVES', 'DECODE', 'READERS', 'ENDINGS', 'Items', 'split_of',
-           'pick_split', 'reading', 'decoded', 'long_fields', 'lines_of', 'names_of', 'read_table', 'unique',
+           'pick_split', 'cause', 'reading', 'decoded', 'long_fields', 'lines_of', 'names_of', 'read_table', 'unique',
            'values_of', 'read_json', 'read_lines', 'ending', 'named', 'read_parquet', 'read_file', 'table_files',
            'with_split', 'from_hub', 'is_local', 'place', 'read_items', 'columns_of', 'find_columns', 'as_text', 'made']
 
@@ -60,17 +60,21 @@ def pick_split(items: Items, split: str | None) -> Items:
     raise InputError(f"{items.source!r} has no split {split!r}: it has {listed(items.splits) or 'no splits'}.")
 
 # %% ../nbs/00_data.ipynb #c013
+def cause(error: BaseException) -> str:
+    "What an error says, in short and as part of a sentence."
+    why = " ".join(str(error.__cause__ or error).split()).rstrip(".!") or "it is empty or broken"
+    if len(why) > 300: why = why[:300].rpartition(" ")[0] + " …"
+    if isinstance(error, KeyError): return f"a part {why} is missing"
+    if isinstance(error, RecursionError): return "it is nested too deeply"
+    return error.strerror.lower() if isinstance(error, OSError) and error.strerror else why
+
 @contextmanager
 def reading(name: str, form: str = ""):
     "Turns whatever a reader raises into an `InputError` of one sentence: what was read, as what, and the cause."
     try: yield
     except InputError: raise
     except Exception as error:
-        why = " ".join(str(error.__cause__ or error).split())[:200].rstrip(".!") or "it is empty or broken"
-        if isinstance(error, KeyError): why = f"a part {why} is missing"
-        if isinstance(error, RecursionError): why = "it is nested too deeply"
-        if isinstance(error, OSError) and error.strerror: why = error.strerror.lower()
-        raise InputError(f"Cannot read {brief(name, 200)}{form and f' as {form}'}: {why}.") from error
+        raise InputError(f"Cannot read {brief(name, 200)}{form and f' as {form}'}: {cause(error)}.") from error
 
 def decoded(data: bytes, name: str, otherwise: str | None = None) -> str:
     "UTF-8 text without its byte-order mark; what is no UTF-8 is read as `otherwise`, or is an `InputError`."
@@ -102,7 +106,7 @@ def lines_of(reader) -> Iterator[tuple[int, list[str]]]: # where it starts, fiel
         try: fields = next(reader)
         except StopIteration: return
         except csv.Error as error:
-            raise csv.Error(f"line {start}: {error} (is a quotation mark there not closed, or not doubled?)") from error
+            raise csv.Error(f"line {start}: {error} (is a quotation mark there not closed, or not doubled?)") from None
         if fields: yield start, fields
 
 def names_of(fields: list[str], delimiter: str) -> list[str] | None: # None: there are none, it is data
@@ -126,8 +130,9 @@ def read_table(text: str, delimiter: str) -> list[dict]:
                 if names: continue
                 names = [str(i) for i, _ in enumerate(fields, 1)]
             if len(fields) != len(names):
-                raise csv.Error(f"line {line} has {len(fields)} field{'s'*(len(fields) != 1)} and the first has {len(names)}: "
-                                "expected the same number (in CSV, a text with a comma needs quotes around it)")
+                n = f"{len(fields)} field{'s'*(len(fields) != 1)}"
+                raise csv.Error(f"line {line} has {n} and the first has {len(names)}: expected the same number (in CSV, "
+                                "a text with a comma needs quotes around it)")
             rows.append({name: value or None for name, value in zip(names, fields)})
     return rows
 
@@ -149,7 +154,8 @@ def values_of(text: str) -> Iterator[tuple[int, object]]: # line, value
         try:
             value, end = DECODE(text, at)
             if HALVES.search(text, at, end): json.dumps(value, ensure_ascii=False).encode()
-        except json.JSONDecodeError as error: raise ValueError(f"line {error.lineno}: {error.msg}") from None
+        except json.JSONDecodeError as error:
+            raise ValueError(f"line {error.lineno}, character {error.colno}: {error.msg}") from None
         except UnicodeEncodeError: raise ValueError(f"line {line}: half of a surrogate pair is no character") from None
         except RecursionError: raise ValueError(f"line {line}: it is nested too deeply") from None
         except ValueError as error: raise ValueError(f"line {line}: {error}") from None
