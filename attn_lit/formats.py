@@ -20,6 +20,7 @@ from pathlib import Path
 from .base import InputError, brief
 from .data import (Items, as_text, columns_of, decoded, find_columns, made, pick_split, place, read_file,
                            read_items, reading, split_of)
+from .large import made_of, open_items, sample
 from .marks import word_spans
 from .pronouns import GENDERED, in_order, shared_form, why_no_pair
 
@@ -68,12 +69,13 @@ def sentiment_items(source: str | Path, # a file, a folder or a name on the hub
                     ) -> Items: # rows: text, label, split
     "Labelled texts of any known form; raises `InputError` that lists the columns if it cannot tell which are which."
     files = review_folder(place(source))
-    items = pick_split(files, split) if files else read_items(source, split)
-    which = find_columns(items, SENTIMENT_COLUMNS, columns, needed=("text", "label"))
+    items = pick_split(files, split) if files else open_items(source, split)
+    head = sample(items)
+    which = find_columns(head, SENTIMENT_COLUMNS, columns, needed=("text", "label"))
     def make(row):
         text, label = as_text(row.get(which["text"])), as_label(row.get(which["label"]))
         return "empty text" if text is None else "no label" if label is None else dict(text=text, label=label)
-    return made(items, files and "IMDB" or format_of(items, SENTIMENT_FORMATS) or items.format, make)
+    return made_of(items, files and "IMDB" or format_of(head, SENTIMENT_FORMATS) or items.format, make)
 
 # %% ../nbs/02_formats.ipynb #c023
 def candidate(a, b, kind, template, typical=None, split: str | None = None) -> dict:

@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['ROLES', 'PARTS', 'TESTED', 'CAUSAL', 'HOW_CAUSAL', 'CORRECTION', 'HELD_OUT', 'Inputs', 'built_in', 'some_of',
-           'pairs_built_in', 'read_data', 'digest', 'source_of', 'gather', 'load_inputs', 'fitting', 'make_plan',
-           'plan_text', 'settings_of', 'read_plan']
+           'pairs_built_in', 'read_data', 'digest', 'source_of', 'gather', 'load_inputs', 'some_of_them', 'fitting',
+           'make_plan', 'plan_text', 'settings_of', 'read_plan']
 
 # %% ../nbs/14_plan.ipynb #c003
 import hashlib, json
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from .bias import PAIRS, TEMPLATES, Pair
 from .data import Items
 from .formats import bias_items, instruction_items, sentiment_items
 from .instruction import ANSWERS, INSTRUCTIONS, MARKERS, PLAIN
+from .large import Column, column
 from .lexicons import lexicon
 from .models import encode, load_model
 from .sentiment import SENTIMENT_KEYWORDS, SENTIMENT_LABELS, SENTIMENT_TEXTS
@@ -31,8 +33,8 @@ from .settings import WHERE, Settings, check_settings, fits_type
 @dataclass
 class Inputs:
     "What the tested analyses read, and what became of the rest."
-    texts: list[str]
-    labels: list[float]
+    texts: Sequence[str] # a list, or on disk
+    labels: Sequence[float] | np.ndarray
     pairs: list[Pair]
     instructions: list[str]
     plain: list[str] | None # matched plain texts, where there are
@@ -80,9 +82,14 @@ ROLES = dict(sentiment=("text", "label"), bias=("male", "female", "template", "k
              instruction=("instruction", "plain", "bare", "input", "answer")) # columns that can be named
 
 # %% ../nbs/14_plan.ipynb #c013
-def digest(rows: list[dict]) -> str:
-    "The SHA-256 of rows, whatever file they were in."
-    return hashlib.sha256(json.dumps(rows, ensure_ascii=True, sort_keys=True).encode()).hexdigest()
+def digest(rows: Sequence[dict]) -> str:
+    "The SHA-256 of rows, whatever file they were in: of the JSON list of them."
+    total, before = hashlib.sha256(b"["), b""
+    for row in rows:
+        total.update(before + json.dumps(row, ensure_ascii=True, sort_keys=True).encode())
+        before = b", "
+    total.update(b"]")
+    return total.hexdigest()
 
 def source_of(items: Items) -> dict:
     "Where rows are from, how many, and the digest by which they are known again."
@@ -99,10 +106,10 @@ def gather(data: dict[str, Items], settings: Settings) -> Inputs:
     plain = [row["plain"] for row in prompts]
     words = settings.keywords or (lexicon(settings.lexicon) if settings.lexicon else SENTIMENT_KEYWORDS)
     return Inputs(
-        [row["text"] for row in rows["sentiment"]], [row["label"] for row in rows["sentiment"]], pairs,
+        column(rows["sentiment"], "text"), column(rows["sentiment"], "label"), pairs,
         [row["instruction"] for row in prompts], plain if all(plain) else None, [row["bare"] for row in prompts],
         [row["answer"] for row in prompts], words, settings.markers or MARKERS,
-        {name: [row["split"] for row in some] for name, some in rows.items()},
+        {name: column(some, "split") for name, some in rows.items()},
         {name: source_of(items) for name, items in data.items()},
         {name: dict(items.dropped) for name, items in data.items()})
 
@@ -111,21 +118,27 @@ def load_inputs(settings: Settings) -> Inputs:
     return gather(read_data(settings), settings)
 
 # %% ../nbs/14_plan.ipynb #c017
+def some_of_them(values: Sequence | np.ndarray, fit: np.ndarray) -> Sequence | np.ndarray:
+    "The values that fit; of a column on disk a view."
+    index = np.flatnonzero(fit)
+    if isinstance(values, np.ndarray): return values[index]
+    return replace(values, index=index) if isinstance(values, Column) else [values[i] for i in index]
+
 def fitting(inputs: Inputs, tokenizer, model) -> Inputs:
     "The inputs without the items that the model cannot read, which are counted; `InputError` if none is left."
     def fits(text):
         try: return text is None or bool(encode(text, tokenizer, model))
         except InputError: return False
     plain, bare = ([None]*len(inputs.instructions) if side is None else side for side in (inputs.plain, inputs.bare))
-    items = dict(sentiment=[[t] for t in inputs.texts], bias=[[p.male, p.female] for p in inputs.pairs],
-                 instruction=[list(three) for three in zip(inputs.instructions, plain, bare)])
-    keep = {name: [i for i, texts in enumerate(some) if all(map(fits, texts))] for name, some in items.items()}
+    items = dict(sentiment=((t,) for t in inputs.texts), bias=((p.male, p.female) for p in inputs.pairs),
+                 instruction=zip(inputs.instructions, plain, bare))
+    fit = {name: np.fromiter((all(map(fits, texts)) for texts in some), bool) for name, some in items.items()}
     out, dropped = {}, {name: dict(reasons) for name, reasons in inputs.dropped.items()}
-    for name, kept in keep.items():
-        if missing := len(items[name]) - len(kept): dropped[name]["longer than the model's context"] = missing
-        if not kept:
+    for name, kept in fit.items():
+        if missing := int((~kept).sum()): dropped[name]["longer than the model's context"] = missing
+        if not kept.any():
             raise InputError(f"Every item of the {name} data is longer than the model's context: use shorter ones.")
-    def pick(values, name): return None if values is None else [values[i] for i in keep[name]]
+    def pick(values, name): return values if values is None or fit[name].all() else some_of_them(values, fit[name])
     out = {k: pick(getattr(inputs, k), name) for name, names in PARTS.items() for k in names}
     return replace(inputs, **out, splits={k: pick(v, k) for k, v in inputs.splits.items()}, dropped=dropped)
 

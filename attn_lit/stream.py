@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['WINDOW', 'Found', 'Marking', 'batches', 'run', 'Window', 'Measure', 'sides', 'window_at', 'laid_out', 'check_layers',
-           'cut', 'ahead', 'measured', 'head_statistics', 'stacked', 'Planted', 'planted']
+           'cut', 'ahead', 'measured', 'dealt', 'head_statistics', 'stacked', 'Planted', 'planted']
 
 # %% ../nbs/02_stream.ipynb #c003
 import inspect
@@ -173,6 +173,13 @@ def measured(texts: Sequence[str | Encoded], # the corpus; a text that is tokens
         for start, some in cut(texts, WINDOW):
             window = ready(start, some)
             yield window, measure(window)
+
+def dealt(texts: Sequence) -> Iterator[tuple[int, list]]: # where a window begins, and its texts
+    "The windows of a corpus in order; to a process beside the first from another place on, so that they share the work."
+    store, starts = STORE.get(), list(range(0, len(texts), WINDOW))
+    if store is None or store.rank == 0: yield from cut(texts, WINDOW); return
+    at = -(-len(starts)*store.rank//store.world)
+    for start in starts[at:] + starts[:at]: yield start, [texts[i] for i in range(start, min(start + WINDOW, len(texts)))]
 
 # %% ../nbs/02_stream.ipynb #c010g
 def head_statistics(texts: Sequence[str | Encoded], # the corpus; a text that is tokens already is taken as it is

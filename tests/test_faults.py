@@ -25,7 +25,8 @@ from attn_lit import command, findings, pipeline, stream
 stream.WINDOW = 16
 pipeline.STAGES = {name: pipeline.STAGES[name] for name in ("sentiment", "ablation")}
 pipeline.overview = pipeline.Run.draw = findings.plot_controls = lambda *args, **kwargs: None
-command.main(json.loads(sys.stdin.readline())) # one whole run, so that what is made at first use is made
+try: command.main(json.loads(sys.stdin.readline())) # one whole run, so that what is made at first use is made
+except SystemExit as stop: assert not stop.code
 print("ready", flush=True)
 fsync = os.fsync
 def full(after):
@@ -89,7 +90,7 @@ class Forker:
         (folder/"texts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         self.process.stdin.write(json.dumps(self.args(folder/"whole", "tiny")) + "\n")
         self.process.stdin.flush()
-        while self.process.stdout.readline().strip() != "ready": pass
+        assert "ready\n" in iter(self.process.stdout.readline, ""), "the forker could not run"
 
     def args(self, out, model, *more):
         args = ["run", "--model", model, "--out", out, "--sentiment-data", self.folder/"texts.jsonl", "--quick",
