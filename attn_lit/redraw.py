@@ -14,13 +14,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from .base import InputError, check_choice, whole_file
 from .canvas import FORMATS, save_figure
 from .causal import CausalTable, table_title
 from .figures import (
     CAPTIONS, plot_attention_heatmap, plot_layer_heads, plot_logit_lens, plot_neurons, plot_summary)
 from .findings import plot_controls, plot_findings, plot_held_out, threshold
-from .kept import ARRAYS, Kept, as_frame, read_kept
+from .kept import ARRAYS, Kept, read_kept
 from .results import HeadResult, marked_heads, plural
 
 # %% ../nbs/14_redraw.ipynb #c007
@@ -58,13 +60,13 @@ def neuron_drawings(kept: Kept) -> Iterator[Drawing]:
 def lens_drawings(kept: Kept) -> Iterator[Drawing]:
     "The logit lens."
     found = kept.record["analyses"]["lens"]
-    table = as_frame(found["top"])
-    states = list(dict.fromkeys(table["state"]))
-    top, probs = (table[name].to_numpy().reshape(len(states), -1) for name in ("top", "prob"))
+    rows, n = found["top"], len(found["tokens"])
+    places = [rows[i:i + n] for i in range(0, len(rows), n)] # positions of each state
+    states, probs = [place[0]["state"] for place in places], np.array([row["prob"] for row in rows], float)
     yield Drawing("logit_lens", CAPTIONS["lens"], f"The likeliest next token after each of {len(states)} states of the "
-                  f"residual stream at {plural(len(found['tokens']), 'token')}, coloured by its probability.",
-                  partial(plot_logit_lens, probs.astype(float), top.tolist(), found["tokens"], rows=states,
-                          label="probability of that token"))
+                  f"residual stream at {plural(n, 'token')}, coloured by its probability.",
+                  partial(plot_logit_lens, probs.reshape(-1, n), [[row["top"] for row in place] for place in places],
+                          found["tokens"], rows=states, label="probability of that token"))
 
 # %% ../nbs/14_redraw.ipynb #c009
 PICTURES = dict(entropy="entropy_heatmap", sentiment="sentiment_head_correlations", bias="bias_differential_heads",
