@@ -3,7 +3,7 @@ SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run setup test hub coverage bench lint docs readme export hooks clean
+.PHONY: help run setup test hub golden coverage bench lint docs readme export hooks clean
 
 PYTHON  ?= python3
 VENV    ?= .venv
@@ -41,6 +41,10 @@ test: $(VENV)/.dev ## every notebook as a test, WORKERS at a time, then tests/ w
 hub: $(VENV)/.dev ## the numbers published of gpt2, with its weights from the hub
 	@echo "── pytest -m hub"
 	@HF_HUB_OFFLINE=0 TOKENIZERS_PARALLELISM=false $(bin)/python -m pytest -m hub -rs
+
+golden: $(VENV)/.dev ## the numbers that a run on tiny must give, written anew (README, Development: when that is right)
+	@echo "── a run on tiny, kept as tests/golden/tiny.json"
+	@$(offline) $(bin)/python tests/golden.py
 
 coverage: $(VENV)/.dev ## the share of attn_lit/ that notebooks and tests reach together
 	@rm -f .coverage .coverage.*

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['STAGES', 'SHARED', 'output_folder', 'check_against', 'Run', 'start', 'attention_stage', 'entropy_stage', 'held',
            'conclude', 'sentiment_stage', 'bias_stage', 'instruction_stage', 'patterns_stage', 'neurons_stage',
-           'lens_stage', 'ablation_stage', 'causal_stage', 'overview', 'finish', 'run_stages', 'processes', 'load',
+           'lens_stage', 'ablation_stage', 'causal_stage', 'finish', 'tested', 'run_stages', 'processes', 'load',
            'prepared', 'go', 'run_pipeline', 'report']
 
 # %% ../nbs/14_pipeline.ipynb #c003
@@ -16,22 +16,28 @@ from datetime import datetime, timezone
 from hashlib import sha256
 from pathlib import Path
 
+import numpy as np
 import torch
 import yaml
 from tqdm import tqdm
 
-from . import ablation, bias, entropy, figures, findings, instruction, lens, neurons, patterns, sentiment
+from . import ablation, bias, entropy, instruction, lens, neurons, patterns, sentiment
 from .attention import get_attentions
 from .base import InputError, check_range
 from .causal import CausalTable
 from .checks import CHECKS, ITEMS, causal_frame, check
 from .evidence import hold_out
+from .figures import save_figure, strongest
+from .kept import Kept, earlier_figures, write_arrays
 from .models import Parts, encode, load_model, provenance, versions
+from .pixels import as_bytes
 from .plan import Inputs, fitting, load_inputs, make_plan, plan_text, read_plan
 from .record import SCHEMA_VERSION, closing_table, put, results_schema, write_results
+from .redraw import drawings
 from .reference import row_entropy
-from .results import marked_heads
-from .settings import Settings, check_settings
+from .report import write_report
+from .selftest import self_test
+from .settings import WHERE, Settings, check_settings
 from .stats import HeadResult, json_ready, jsonable
 from .store import identity, kept
 
@@ -65,6 +71,7 @@ class Run:
     maps: dict[str, HeadResult] = field(default_factory=dict)
     causal: dict[str, CausalTable | str] = field(default_factory=dict) # by analysis; or why there is no table
     record: dict = field(default_factory=dict) # what `analysis_results.json` holds
+    arrays: dict = field(default_factory=dict) # what `figures.npz` holds
     helps: bool = False # measures for another process, which draws and writes
 
     @property
@@ -81,16 +88,23 @@ class Run:
         return dict(controls=self.settings.controls, n=self.settings.permutations, seed=self.settings.seed)
 
     def few(self, items: list) -> list: return items[::2] if self.settings.quick else items
-    def draw(self, figure, name: str) -> None:
-        "Writes a figure and notes its name."
-        if self.helps: return
-        figures.save_figure(figure, self.out/name)
-        self.record["figures"].append(name)
-    def keep(self, name: str, found: HeadResult | dict) -> None:
-        "Notes what an analysis found, and writes the results."
+    @property
+    def kept(self) -> Kept: return Kept(self.record, self.arrays)
+    def draw(self, name: str) -> None:
+        "Draws the figures of an analysis from what is kept of it, and notes their files and captions."
+        for drawing in drawings(self.kept, name):
+            file, = save_figure(drawing.make(), self.out/f"{drawing.name}.png")
+            self.record["figures"].append(file.name)
+            self.record["captions"][file.name] = drawing.caption
+    def keep(self, name: str, found: HeadResult | dict, **arrays) -> None:
+        "Notes what an analysis found, with arrays for its figures, draws these, and writes the results."
         if self.helps: return
         if isinstance(found, HeadResult): self.maps[name] = found
         self.record["analyses"][name] = json_ready(found) if isinstance(found, HeadResult) else jsonable(found)
+        if arrays:
+            self.arrays |= arrays
+            write_arrays(self.out, self.arrays)
+        self.draw(name)
         write_results(self.out, self.record, self.maps)
 
 # %% ../nbs/14_pipeline.ipynb #c019
@@ -100,26 +114,23 @@ def start(settings: Settings, inputs: Inputs, tokenizer, model, plan: dict) -> R
                   seed=settings.seed, started=datetime.now(timezone.utc).isoformat(timespec="seconds"))
     data = {name: source for name, source in inputs.sources.items() if name not in settings.skip}
     record = dict(schema_version=SCHEMA_VERSION, status="running", provenance=jsonable(source), plan=plan,
-                  data=jsonable(data), seconds={}, skipped=list(settings.skip), analyses={}, causal={}, figures=[])
+                  data=jsonable(data), seconds={}, skipped=list(settings.skip), analyses={}, causal={}, figures=[],
+                  captions={}, closing="")
     return Run(settings, inputs, tokenizer, model, record=record)
 
 # %% ../nbs/14_pipeline.ipynb #c021
 def attention_stage(run: Run) -> None:
     "Pictures of every layer, and in each of the head whose attention is sharpest on this text."
     tokens, attn = get_attentions(run.settings.text, run.tokenizer, run.model)
-    sharpness, shown = row_entropy(attn).mean(-1), []
-    for layer in run.layers:
-        run.draw(figures.plot_layer_heads(attn, tokens, layer), f"layer_{layer}_all_heads.png")
-        head = run.settings.head if run.settings.head is not None else int(sharpness[layer].argmin())
-        run.draw(figures.plot_attention_heatmap(attn, tokens, layer, head), f"attn_L{layer}_H{head}.png")
-        shown.append(dict(layer=layer, head=head))
-    run.keep("attention", dict(text=run.settings.text, tokens=tokens, shown=shown))
+    sharpest = row_entropy(attn).mean(-1).argmin(1).tolist()
+    shown = [dict(layer=l, head=sharpest[l] if run.settings.head is None else run.settings.head) for l in run.layers]
+    run.keep("attention", dict(text=run.settings.text, tokens=tokens, shown=shown),
+             attention=np.stack([as_bytes(layer.numpy()) for layer in attn]))
 
 def entropy_stage(run: Run) -> None:
     "Entropy over the bundled texts, in nats."
     found = entropy.entropy_heads(run.few(entropy.TEXTS), run.tokenizer, run.model, controls=run.settings.controls,
                                   seed=run.settings.seed)
-    run.draw(findings.plot_controls(found), "entropy_heatmap.png")
     run.keep("entropy", found)
 
 def held(run: Run, name: str, found: HeadResult) -> HeadResult:
@@ -129,22 +140,17 @@ def held(run: Run, name: str, found: HeadResult) -> HeadResult:
     try: return hold_out(found, run.settings.split, splits, run.settings.alpha, run.settings.seed)
     except InputError as error: return replace(found, no_control=found.no_control | {"held out": str(error)})
 
-def conclude(run: Run, name: str, found: HeadResult, picture: str) -> None:
+def conclude(run: Run, name: str, found: HeadResult) -> None:
     "What every tested analysis ends with: the held-out part, figures, and the files."
     if run.helps: return
-    found = held(run, name, replace(found, dropped=run.inputs.dropped[name] | found.dropped))
-    run.draw(findings.plot_controls(found, alpha=run.settings.alpha), picture)
-    if found.held_out is not None:
-        halves = findings.plot_held_out(found.held_out.table, alpha=run.settings.alpha, label=found.effect_name)
-        run.draw(halves, f"{name}_held_out.png")
-    run.keep(name, found)
+    run.keep(name, held(run, name, replace(found, dropped=run.inputs.dropped[name] | found.dropped)))
 
 # %% ../nbs/14_pipeline.ipynb #c022
 def sentiment_stage(run: Run) -> None:
     "Keyword attention and the label, and a table word by word."
     i, alpha = run.inputs, run.settings.alpha
     found = sentiment.head_scores(i.texts, i.labels, run.tokenizer, run.model, i.keywords, alpha=alpha, **run.how)
-    conclude(run, "sentiment", found, "sentiment_head_correlations.png")
+    conclude(run, "sentiment", found)
     words = sentiment.word_scores(i.texts, run.tokenizer, run.model, i.keywords)
     if not run.helps: put(run.out/"sentiment_words.csv", words.to_csv(index=False))
 
@@ -152,12 +158,10 @@ def bias_stage(run: Run) -> None:
     "Attention to pronouns: which way it leans, how large it is, and whether it follows the stereotype."
     pairs = run.inputs.pairs
     found = bias.differential(run.tokenizer, run.model, pairs, **run.how)
-    conclude(run, "bias", bias.signed_differential(found, run.settings.alpha), "bias_differential_heads.png")
+    conclude(run, "bias", bias.signed_differential(found, run.settings.alpha))
     run.keep("bias_size", replace(found, controls={}))
     try: expected = bias.stereotype_differential(found, pairs)
     except InputError: return # the pairs do not say what the stereotype expects
-    run.draw(findings.plot_findings(expected, alpha=run.settings.alpha, title="Attention towards the stereotype"),
-             "bias_stereotype_heads.png")
     run.keep("bias_stereotype", expected)
 
 def instruction_stage(run: Run) -> None:
@@ -165,7 +169,7 @@ def instruction_stage(run: Run) -> None:
     i = run.inputs
     found = instruction.head_scores(run.tokenizer, run.model, i.instructions, i.plain, i.markers, bare=i.bare,
                                     alpha=run.settings.alpha, **run.how)
-    conclude(run, "instruction", found, "instruction_following_heads.png")
+    conclude(run, "instruction", found)
 
 # %% ../nbs/14_pipeline.ipynb #c023
 def patterns_stage(run: Run) -> None:
@@ -176,22 +180,20 @@ def patterns_stage(run: Run) -> None:
 def neurons_stage(run: Run) -> None:
     "The most active neurons of each layer on the text."
     acts = neurons.get_ffn_activations(run.settings.text, run.tokenizer, run.model)
-    for layer in run.layers:
-        run.draw(figures.plot_neurons(acts.acts, acts.tokens, layer), f"neurons_L{layer}.png")
     top = neurons.top_active_neurons(acts, k=10).to_dict("records")
-    run.keep("neurons", dict(text=run.settings.text, kind=acts.kind, top=top))
+    drawn = np.stack([strongest(layer, 20) for layer in acts.acts])
+    run.keep("neurons", dict(text=run.settings.text, kind=acts.kind, top=top, tokens=acts.tokens), neurons=drawn,
+             activations=np.take_along_axis(acts.acts, drawn[:, None], 2))
 
 # %% ../nbs/14_pipeline.ipynb #c024
 def lens_stage(run: Run) -> None:
     "What the model would say after each layer of the text."
     found = lens.logit_lens(run.settings.text, run.tokenizer, run.model)
-    run.draw(found.plot(), "logit_lens.png")
     run.keep("lens", dict(text=run.settings.text, tokens=found.tokens, top=found.to_frame().to_dict("records")))
 
 def ablation_stage(run: Run) -> None:
     "What each head is worth to the loss on a few of the bundled texts."
     found = ablation.full_ablation_matrix(run.few(entropy.TEXTS), run.tokenizer, run.model, **run.how)
-    run.draw(findings.plot_controls(found, alpha=run.settings.alpha), "ablation_matrix.png")
     run.keep("ablation", found)
 
 def causal_stage(run: Run) -> None:
@@ -202,7 +204,7 @@ def causal_stage(run: Run) -> None:
         found = check(name, run.maps[name], run.inputs, run.tokenizer, run.model, s.alpha, s.seed, n, most)
         run.causal[name] = found
         run.record["causal"][name] = dict(why_not=found) if isinstance(found, str) else found.to_dict()
-        if not isinstance(found, str): run.draw(found.plot(), f"{name}_causal.png")
+    run.draw("causal")
     if any(isinstance(found, CausalTable) for found in run.causal.values()):
         put(run.out/"causal.csv", causal_frame(run.causal).to_csv(index=False))
 
@@ -212,22 +214,21 @@ STAGES: dict[str, Callable[[Run], None]] = dict(
     instruction=instruction_stage, patterns=patterns_stage, neurons=neurons_stage, lens=lens_stage,
     ablation=ablation_stage, causal=causal_stage)
 
-def overview(run: Run) -> None:
-    "The four head maps of the main questions on one page."
-    names = ("entropy", "sentiment", "bias", "instruction")
-    found = {name: run.maps[name] for name in names if name in run.maps}
-    panels = {name: found[name].effect if name in found else None for name in names}
-    alive = {name: result.survivors(run.settings.alpha) for name, result in found.items() if result.q is not None}
-    flags = {name: marked_heads(found[name]) & heads for name, heads in alive.items() if found[name].controls}
-    words = dict(mark_label=findings.threshold(run.settings.alpha, "q"), title=run.record["provenance"]["model"])
-    figure = figures.plot_summary(**panels, survive=alive, reproduced=flags, signed=True, **words)
-    run.draw(figure, "head_summary_overview.png")
-
 # %% ../nbs/14_pipeline.ipynb #c027
 def finish(run: Run, status: str, error: str | None = None) -> None:
-    "Notes how the run ended."
-    run.record.update(status=status, **({"error": error} if error else {}))
+    "Notes how the run ended, and writes its report."
+    closing = closing_table(run.maps, run.settings.alpha, run.causal)
+    run.record.update(status=status, closing=closing, **({"error": error} if error else {}))
     write_results(run.out, run.record, run.maps)
+    write_report(run.out, run.kept)
+
+def tested(run: Run) -> str:
+    "The model's self-test, noted, in a line; raises `InputError` if it fails, unless the run is forced."
+    found, force = self_test(run.tokenizer, run.model), run.settings.force
+    run.record["self_test"] = found.to_dict() | dict(forced=bool(found.failed) and force)
+    if not found.failed: return f"self-test: {sum(bool(c.passed) for c in found.checks)} checks passed"
+    if force: return f"{found.failure} The run goes on: --force."
+    raise InputError(f"{found.failure[:-1]}: its numbers could be wrong; look into it, or go on with --force.")
 
 def run_stages(run: Run, say: Callable[[str], None]) -> None:
     "Every stage that is not skipped, timed."
@@ -257,18 +258,19 @@ def load(settings: Settings): # tokenizer, model
 
 def prepared(settings: Settings, plan: str | None) -> tuple[Settings, Inputs, str, dict]:
     "What is asked for, what is read, the plan, and what is noted of it."
-    if plan: settings, inputs, digest = read_plan(plan, out=settings.out, device=settings.device)
+    if plan: settings, inputs, digest = read_plan(plan, **{name: getattr(settings, name) for name in WHERE})
     else: inputs = load_inputs(check_settings(settings))
     text = Path(plan).read_text(encoding="utf-8") if plan else plan_text(make_plan(settings, inputs))
     return settings, inputs, text, dict(given=bool(plan), sha256=digest if plan else sha256(text.encode()).hexdigest())
 
 def go(run: Run, say: Callable[[str], None], text: str) -> Run:
     "Everything that the first process does."
+    for file in earlier_figures(run.out): file.unlink()
     put(run.out/"plan.yaml", text)
     sizes = Parts(run.model)
     say(f"{run.settings.model}: {run.model.num_parameters():,} parameters, {sizes.n_layers} layers of {sizes.n_heads} "
         f"heads, {run.model.dtype} on {run.model.device}")
-    try: run_stages(run, say); overview(run)
+    try: say(tested(run)); run_stages(run, say); run.draw("overview")
     except BaseException as error:
         finish(run, "failed", str(error) or type(error).__name__)
         raise
@@ -298,5 +300,7 @@ def run_pipeline(settings: Settings, # what to do
 def report(run: Run) -> str:
     "What survives, and where the files are."
     more = "causal.csv, "*any(isinstance(found, CausalTable) for found in run.causal.values())
-    files = f"{len(run.record['figures'])} figures, heads.csv, {more}heads.parquet, plan.yaml and analysis_results.json"
-    return "\n".join([closing_table(run.maps, run.settings.alpha, run.causal), "", f"{files} are in {run.out}"])
+    files = (f"report.html, {len(run.record['figures'])} figures, figures.npz, heads.csv, {more}heads.parquet, "
+             "plan.yaml and analysis_results.json")
+    forced = [run.record["self_test"]["failure"]]*run.record["self_test"]["forced"]
+    return "\n".join([*forced, run.record["closing"], "", f"{files} are in {run.out}"])

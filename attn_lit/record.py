@@ -21,7 +21,7 @@ from .evidence import draws
 from .results import HeadResult, marked_heads, plural
 
 # %% ../nbs/14_record.ipynb #c007
-SCHEMA_VERSION = "1.2"
+SCHEMA_VERSION = "1.3"
 
 def results_schema() -> dict:
     "The JSON schema of `analysis_results.json`."

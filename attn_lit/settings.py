@@ -46,8 +46,9 @@ class Settings:
     seed: int = 0
     revision: str | None = None
     trust_remote_code: bool = False
+    force: bool = False # go on where the model fails its self-test
 
-WHERE = ("out", "device") # settings that say where to compute and write, not what
+WHERE = ("out", "device", "force") # settings that say where and whether to compute, not what
 
 # %% ../nbs/14_settings.ipynb #c008
 def fits_type(value, kind) -> bool:

@@ -40,20 +40,20 @@ def one_sentence(capsys):
     return call
 
 
-def test_a_whole_run(tmp_path):
-    result = attn_lit("run", "--model", "tiny", "--out", tmp_path)
+def test_a_whole_run(whole_run):
+    result, folder = whole_run
     assert result.returncode == 0, result.stderr
-    found = json.loads((tmp_path/"analysis_results.json").read_text())
+    found = json.loads((folder/"analysis_results.json").read_text())
     jsonschema.validate(found, results_schema())
     names = set(found["figures"])
-    assert names == {p.name for p in tmp_path.glob("*.png")} and names >= FIGURES
+    assert names == {p.name for p in folder.glob("*.png")} and names >= FIGURES
     for layer in range(4):
         assert {f"layer_{layer}_all_heads.png", f"neurons_L{layer}.png"} <= names
         assert any(re.fullmatch(rf"attn_L{layer}_H\d+\.png", n) for n in names)
     assert "analysis_results.json" in result.stdout and "sentiment: 0 of 32 heads" in result.stdout
     assert "\n  none\n" in result.stdout and "Described, not tested: entropy" in result.stdout
     assert "no head is flagged; of the 5 largest" in result.stdout and "flagged heads" in result.stdout
-    assert {"heads.csv", "heads.parquet", "causal.csv", "plan.yaml"} <= {p.name for p in tmp_path.iterdir()}
+    assert {"heads.csv", "heads.parquet", "causal.csv", "plan.yaml"} <= {p.name for p in folder.iterdir()}
     assert found["provenance"]["arguments"]["model"] == "tiny" and found["status"] == "complete"
 
 
