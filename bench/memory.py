@@ -3,7 +3,8 @@
     python bench/memory.py            # memory.json: 1,000, 10,000 and 100,000 texts on tiny; lengths; random models
     python bench/memory.py --quick    # 500 and 2,000 texts, nothing written
 
-Each run is a process of its own, on one thread, with the default controls; its peak is the kernel's VmHWM.
+Each run is a process of its own, on one thread, with the default controls and all that a run does, its import included;
+its peak is the kernel's VmHWM, its time that of the processor.
 """
 import argparse
 import json
@@ -15,17 +16,16 @@ import tempfile
 import time
 from pathlib import Path
 
-WORDS = ("good great bad awful happy sad fox tree river king queen boat song night bread snow road bird friend letter the "
-         "a was is in on and but with over , .").split()
+WORDS = ("good great bad awful happy sad fox tree river king queen boat song night bread snow road bird friend letter "
+         "the a was is in on and but with over , .").split()
 RUN = """
 import json, sys, time
 from pathlib import Path
 from attn_lit.command import main
-began = time.perf_counter()
 try: main(sys.argv[2:])
 except SystemExit as stop: assert not stop.code, stop.code
 status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-found = dict(peak_mb=int(status["VmHWM"].split()[0])/1024, seconds=time.perf_counter() - began)
+found = dict(peak_mb=int(status["VmHWM"].split()[0])/1024, cpu_seconds=time.process_time())
 Path(sys.argv[1]).write_text(json.dumps(found))
 """
 
@@ -48,11 +48,10 @@ def run(folder, n, words=6, model="tiny"):
     env = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
     subprocess.run([sys.executable, "-c", RUN, folder/"found.json", *map(str, args)], check=True, env=env,
                    stdout=subprocess.DEVNULL)
-    record = json.loads((out/"analysis_results.json").read_text())
     shards = [p.stat().st_size for p in (out/"measured").glob("*.parquet")]
     found = json.loads((folder/"found.json").read_text())
-    row = dict(model=model if model == "tiny" else Path(model).name, texts=n, words=words, **found,
-               sentiment_seconds=record["seconds"]["sentiment"], shards=len(shards), shards_mb=sum(shards)/2**20,
+    row = dict(model=model if model == "tiny" else Path(model).name, texts=n, words=words, **found, shards=len(shards),
+               shards_mb=sum(shards)/2**20,
                data_mb=data.stat().st_size/2**20)
     print({k: round(v, 1) if isinstance(v, float) else v for k, v in row.items()}, flush=True)
     return row
@@ -74,7 +73,7 @@ def widths(folder):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--only", choices=("texts", "length", "model"), help="one part, in place of what is there")
+    parser.add_argument("--only", choices=("texts", "length", "model"))
     quick, only = (args := parser.parse_args()).quick, args.only
     at, began = Path(__file__).with_name("memory.json"), time.time()
     kept = json.loads(at.read_text()) if at.exists() else {}

@@ -21,10 +21,10 @@ FORKER = """
 import json, os, signal, sys
 import torch
 torch.set_num_threads(1)
-from attn_lit import command, findings, pipeline, stream
+from attn_lit import command, pipeline, stream
 stream.WINDOW = 16
 pipeline.STAGES = {name: pipeline.STAGES[name] for name in ("sentiment", "ablation")}
-pipeline.overview = pipeline.Run.draw = findings.plot_controls = lambda *args, **kwargs: None
+pipeline.Run.draw = lambda *args: None
 try: command.main(json.loads(sys.stdin.readline())) # one whole run, so that what is made at first use is made
 except SystemExit as stop: assert not stop.code
 print("ready", flush=True)
@@ -129,6 +129,7 @@ def results(out):
     found = {name: (out/name).read_bytes() for name in KEPT}
     record = json.loads(found.pop("analysis_results.json"))
     assert record["status"] == "complete" and record.pop("seconds") and record["provenance"].pop("started")
+    assert record["self_test"].pop("seconds")
     record["provenance"]["arguments"].pop("out")
     return found | dict(record=record)
 
@@ -280,7 +281,8 @@ def test_under_accelerate(tmp_path):
     "`accelerate launch`, as a user types it."
     def run(*launcher, out):
         command = [sys.executable, *launcher, "-m", "attn_lit", "run", "--model", "tiny", "--out", tmp_path/out,
-                   "--quick", "--layer", "0", "--permutations", "100", "--skip", "bias", "instruction", "neurons", "--no-causal"]
+                   "--quick", "--layer", "0", "--permutations", "100", "--skip", "bias", "instruction", "neurons",
+                   "--no-causal"]
         done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=200,
                               env={**os.environ, "OMP_NUM_THREADS": "1"})
         assert done.returncode == 0, done.stderr
