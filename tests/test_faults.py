@@ -286,19 +286,20 @@ def test_a_process_that_dies(forker, expected, tmp_path, dies):
 
 
 def test_under_accelerate(tmp_path):
-    "`accelerate launch`, as a user types it."
-    def run(*launcher, out):
-        command = [sys.executable, *launcher, "-m", "attn_lit", "run", "--model", "tiny", "--out", tmp_path/out,
-                   "--quick", "--layer", "0", "--permutations", "100", "--skip", "bias", "instruction", "neurons",
-                   "--no-causal"]
-        done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=200,
-                              env={**os.environ, "OMP_NUM_THREADS": "1"})
-        assert done.returncode == 0, done.stderr
-        return results(tmp_path/out), done.stdout
-    two = ["-m", "accelerate.commands.launch", "--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no",
-           "--dynamo_backend", "no", "--cpu"]
-    (both, said), (alone, _) = run(*two, out="two"), run(out="one")
-    assert both == alone and said.count("analysis_results.json are in") == 1
+    "`accelerate launch`, as a user types it, beside the same run in this process."
+    from attn_lit.pipeline import run_pipeline
+    from attn_lit.settings import Settings
+    args = ["run", "--model", "tiny", "--out", tmp_path/"two", "--quick", "--layer", "0", "--permutations", "100",
+            "--skip", "bias", "instruction", "neurons", "--no-causal", "--no-controls"]
+    launch = ["-m", "accelerate.commands.launch", "--num_processes", "2", "--num_machines", "1", "--cpu",
+              "--mixed_precision", "no", "--dynamo_backend", "no", "-m", "attn_lit"]
+    done = subprocess.run(list(map(str, [sys.executable, *launch, *args])), capture_output=True, text=True, timeout=200,
+                          env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0 and done.stdout.count("analysis_results.json are in") == 1, done.stderr
+    run_pipeline(Settings(model="tiny", out=str(tmp_path/"one"), quick=True, layer=0, permutations=100, causal=False,
+                          skip=("bias", "instruction", "neurons"), controls=False), say=lambda line: None)
+    one, two = (pd.read_parquet(tmp_path/name/"heads.parquet") for name in ("one", "two"))
+    pd.testing.assert_frame_equal(one, two, atol=1e-6, rtol=0) # here with other numbers of threads
 
 
 def test_a_corpus_on_disk_gives_the_same(tmp_path, monkeypatch):
