@@ -81,8 +81,8 @@ def main():
         folder = Path(folder)
         counts = (500, 2000) if quick else (1000, 10_000, 100_000)
         todo = dict(texts=lambda: [run(folder, n) for n in counts],
-                    length=lambda: [run(folder, 300 if quick else 1000, words) for words in (20, 80, 320)],
-                    model=lambda: [run(folder, counts[0], 20, str(folder/name)) for name in widths(folder)])
+                    length=lambda: [run(folder, 300, words) for words in (20, 80, 320)],
+                    model=lambda: [run(folder, 300, 20, str(folder/name)) for name in widths(folder)])
         for name, make in todo.items():
             if only in (None, name): kept[name] = make()
             if not quick: at.write_text(json.dumps(kept, indent=1) + "\n")
