@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['SHOWN', 'PATTERNS', 'BY_LAYER', 'ROOM', 'DOUBTS', 'REPORT', 'text', 'terms', 'listed', 'asked_for', 'data_table',
-           'frame_html', 'scrolled', 'heads_to_show', 'fitting_top', 'head_viewers', 'map_viewers', 'packed_picture',
-           'figure_html', 'figures_html', 'status_html', 'causal_html', 'section', 'found_html', 'contents',
-           'report_sections', 'report_page', 'write_report']
+           'frame_html', 'scrolled', 'heads_to_show', 'fitting_top', 'head_viewers', 'lens_viewer', 'map_viewers',
+           'packed_picture', 'figure_html', 'figures_html', 'status_html', 'causal_html', 'section', 'found_html',
+           'contents', 'report_sections', 'report_page', 'write_report']
 
 # %% ../nbs/14_report.ipynb #c003
 import base64, io, re
@@ -22,12 +22,12 @@ from .causal import CausalTable, flagged_heads, names
 from .findings import titled
 from .headmap import head_map
 from .headtable import head_table
-from .kept import Kept, read_kept
+from .kept import Kept, lens_from, read_kept
 from .page import POLICY, View, package_file, parts_html, text_html
 from .pixels import pattern_bytes, pattern_viewer
 from .redraw import Drawing, drawings
 from .results import count_says
-from .strips import token_strip
+from .strips import MAX_CELLS, lens_table, token_strip
 from .viewers import heads_viewer, longest_text
 
 # %% ../nbs/14_report.ipynb #c007
@@ -118,6 +118,12 @@ def head_viewers(kept: Kept) -> Iterator[View]:
                           f"What L{l}H{h} reads", signed=False,
                           note="Most heads of most models read the first token; that is no finding about this one.")
     if len(tokens) <= longest_text(len(heads)): yield heads_viewer(attn, tokens, heads, "The same heads in CircuitsVis")
+
+def lens_viewer(kept: Kept) -> list[View]:
+    "The logit lens as a table to walk through, if there is one of a size that can be shown."
+    if "lens" not in kept.record["analyses"]: return []
+    lens = lens_from(kept.record["analyses"]["lens"])
+    return [lens_table(lens)]*(lens.kl.size <= MAX_CELLS)
 
 def map_viewers(kept: Kept) -> Iterator[View]:
     "A map of every tested analysis; a click opens a head's pattern if all of them fit."
@@ -212,14 +218,15 @@ def report_sections(kept: Kept, folder: Path, views: dict[str, list[View]]) -> l
             section("run", "What was run", asked_for(kept.record) + data_table(kept.record)),
             section("maps", "Maps of heads", shown("maps")), section("table", "Every head", shown("table")),
             section("causal", "Heads taken out", causal_html(kept)),
-            section("text", "Heads on a text", shown("heads")),
+            section("text", "Heads and lens on a text", shown("heads")),
             section("figures", "Figures", main + layered)]
 
 def report_page(kept: Kept, # from `read_kept`, or of a run under way
                 folder: Path # where its figures are
                 ) -> str: # HTML
     "A whole page about a run; it needs no other file and no network."
-    views = dict(maps=[*map_viewers(kept)], table=[head_table(kept)]*bool(kept.maps), heads=[*head_viewers(kept)])
+    views = dict(maps=[*map_viewers(kept)], table=[head_table(kept)]*bool(kept.maps),
+                 heads=[*head_viewers(kept), *lens_viewer(kept)])
     parts = parts_html(("page", *(part for some in views.values() for view in some for part in view.needs)))
     sections = report_sections(kept, folder, views)
     title = text(f"Attention heads of {kept.record['provenance']['model']}", 200)
