@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['SHOWN', 'PATTERNS', 'BY_LAYER', 'ROOM', 'DOUBTS', 'REPORT', 'text', 'terms', 'listed', 'asked_for', 'data_table',
            'frame_html', 'scrolled', 'heads_to_show', 'fitting_top', 'head_viewers', 'lens_viewer', 'map_viewers',
-           'packed_picture', 'figure_html', 'figures_html', 'status_html', 'causal_html', 'section', 'found_html',
-           'contents', 'report_sections', 'report_page', 'write_report']
+           'packed_picture', 'figure_html', 'figures_html', 'banner', 'status_html', 'causal_html', 'section',
+           'found_html', 'contents', 'report_sections', 'report_page', 'write_report']
 
 # %% ../nbs/14_report.ipynb #c003
 import base64, io, re
@@ -50,11 +50,13 @@ def asked_for(record: dict) -> str: # HTML
     given = {name: value for name, value in made["arguments"].items()
              if value not in (None, [], {}, False) and name not in ("model", "out", "text", "seed")}
     plan = record.get("plan", {}).get("sha256", "")[:12]
+    passed = [check for check in record.get("self_test", {}).get("checks", []) if check["passed"]]
     return terms(dict(
         model=f"{made['model']} ({made['model_class']}, {made['n_parameters']:,} parameters)",
         revision=made["revision"],
         weights=listed({name: sha[:12] for name, sha in made["weights_sha256"].items()}),
         tokenizer=made["tokenizer_sha256"][:12], computed=f"{made['dtype']} on {made['device']}, {made['platform']}",
+        **{"self-test": f"{len(passed)} checks passed" if passed else None},
         text=made["arguments"].get("text"), settings=listed(given), seed=made["seed"], plan=plan,
         started=made["started"],
         seconds=f"{sum(seconds.values()):.0f} ({listed({k: f'{v:.1f}' for k, v in seconds.items()})})",
@@ -169,13 +171,19 @@ DOUBTS = ("A head that survives differs in where it looks; whether that matters 
           "by taking it out. That none survives is said of these items: with more there may be some. Controls show "
           "what else could have made a finding, as far as anybody thought of it.")
 
+def banner(what: str, why: str) -> str:
+    "What a reader must know before all else."
+    return f'<p class="failed" role="status"><b>{text(what)}</b>: {text(why)}</p>'
+
 def status_html(record: dict) -> str:
-    "Whether the run went through, and what there is if it did not."
-    if record["status"] == "complete": return ""
-    kept = ", ".join(record["analyses"]) or "nothing"
-    why = f": {text(record['error'])}" if record.get("error") else "."
-    return (f'<p class="failed" role="status"><b>This run is not complete; its status is {text(record["status"])}</b>'
-            f"{why} What was found before is below: {text(kept)}.</p>")
+    "Whether the run went through and the model passed its self-test, and what there is if not."
+    test = record.get("self_test", {})
+    forced = banner("The model failed its self-test, and the run was forced", test.get("failure"))*bool(
+        test.get("forced"))
+    if record["status"] == "complete": return forced
+    there = f"What was found before is below: {', '.join(record['analyses']) or 'nothing'}."
+    why = " ".join([record.get("error", "no reason is noted."), there])
+    return forced + banner(f"This run is not complete; its status is {record['status']}", why)
 
 def causal_html(kept: Kept) -> str:
     "The causal table of each analysis with its reading, or why there is none."
