@@ -118,9 +118,10 @@ def overview_drawings(kept: Kept) -> Iterator[Drawing]:
 
 # %% ../nbs/14_redraw.ipynb #c010
 DRAWINGS: dict[str, Callable[[Kept], Iterator[Drawing]]] = dict(
-    attention=attention_drawings, **{name: partial(map_drawings, name) for name in PICTURES if name != "ablation"},
-    bias_stereotype=stereotype_drawings, neurons=neuron_drawings, lens=lens_drawings,
-    ablation=partial(map_drawings, "ablation"), causal=causal_drawings, overview=overview_drawings)
+    attention=attention_drawings, entropy=partial(map_drawings, "entropy"),
+    sentiment=partial(map_drawings, "sentiment"), bias=partial(map_drawings, "bias"),
+    bias_stereotype=stereotype_drawings, instruction=partial(map_drawings, "instruction"), neurons=neuron_drawings,
+    lens=lens_drawings, ablation=partial(map_drawings, "ablation"), causal=causal_drawings, overview=overview_drawings)
 
 def drawings(kept: Kept, # from `read_kept`, or of a run under way
              analysis: str | None = None # of this one only
