@@ -6,7 +6,8 @@
 __all__ = ['STATS', 'Heads', 'TEXTS', 'SUMS', 'UNITS', 'Number', 'Found', 'CHECKS', 'FIRST', 'logits_apart', 'heads_apart',
            'Subject', 'subject', 'rounding', 'leading', 'one_bos', 'finite', 'repeats', 'attention_there', 'padding',
            'company', 'read_logits', 'reading', 'defined', 'stream_is_eager', 'acts', 'gone', 'room', 'widened',
-           'number_format', 'Check', 'SelfTest', 'number_says', 'failed_says', 'table_says', 'tried', 'self_test']
+           'number_format', 'Check', 'SelfTest', 'number_says', 'failed_says', 'rows_of', 'table_says', 'table_html',
+           'tried', 'self_test']
 
 # %% ../nbs/14_selftest.ipynb #c003
 import copy, math, time
@@ -252,7 +253,7 @@ class SelfTest:
         return asdict(self) | dict(passed=not self.failed, failure=self.failure, checks=[
             asdict(c) | dict(value=number(c.value), bound=number(c.bound)) for c in self.checks])
     def __str__(self) -> str: return table_says(self)
-    def _repr_html_(self) -> str: return f"<pre>{table_says(self)}</pre>"
+    def _repr_html_(self) -> str: return table_html(self)
 
 def number_says(x: Number | None) -> str:
     "A measured number, short."
@@ -263,13 +264,22 @@ def failed_says(c: Check) -> str:
     return f"{c.name} ({c.says})" if c.value is None else \
         f"{c.name} ({number_says(c.value)} where at most {number_says(c.bound)} is expected: {c.says})"
 
+def rows_of(found: SelfTest) -> pd.DataFrame:
+    "The table as it is read."
+    words = {True: "passed", False: "FAILED", None: "not asked"}
+    return pd.DataFrame([{"": words[c.passed], "check": c.name, "measured": number_says(c.value),
+                          "at most": number_says(c.bound), "what": c.says} for c in found.checks])
+
 def table_says(found: SelfTest) -> str:
     "All checks, one a line."
-    words = {True: "passed", False: "FAILED", None: "not asked"}
-    wide = max(len(c.name) for c in found.checks)
-    head = f"{found.model_class}, {found.dtype} on {found.device}, {found.seconds:.1f} s; measured, the most it may be:"
-    return "\n".join([head, *(f"{words[c.passed]:<9}  {c.name:<{wide}}  {number_says(c.value):>7}  "
-                              f"{number_says(c.bound):>7}  {c.says}" for c in found.checks)])
+    head, wide = f"{found.model_class}, {found.dtype} on {found.device}, {found.seconds:.1f} s", (9, 24, 9, 8)
+    rows = [list(rows_of(found)), *rows_of(found).values.tolist()]
+    return "\n".join([head, *("  ".join([*(x.ljust(n) for x, n in zip(row, wide)), row[-1]]) for row in rows)])
+
+def table_html(found: SelfTest) -> str:
+    "What a notebook shows."
+    head = f"{found.model_class}, {found.dtype} on {found.device}"
+    return f"<p>{head}</p>{rows_of(found).to_html(index=False, justify='left')}"
 
 # %% ../nbs/14_selftest.ipynb #c028
 def tried(name: str, s: Subject) -> Check:
