@@ -23,7 +23,8 @@ from .attention import get_attentions, head_pattern
 from .base import InputError
 from .canvas import look
 from .experiment import set_up
-from .figures import plot_ablation_matrix, plot_attention_heatmap, plot_entropy_heatmap, plot_neurons, strongest
+from .figures import (
+    plot_ablation_matrix, plot_attention_heatmap, plot_entropy_heatmap, plot_neurons, strongest)
 from .instruction import MARKERS
 from .lens import Lens, logit_lens
 from .maps import plot_head_map
@@ -95,8 +96,9 @@ def picture_html(picture: Picture, old: bool = False) -> str: # `old`: something
     a, pale = picture, "opacity:.25;filter:grayscale(1);"*old
     alt, head = text_html(f"{a.asked.analysis}: {a.says}", 2000), "The last picture, no longer what is asked: "*old
     return (f'<figure style="margin:0"><img style="max-width:100%;{pale}" alt="{alt}" src="{a.uri}">'
-            f'<figcaption style="line-height:1.45;overflow-wrap:anywhere"><div>{head}<b>{text_html(a.title, 4000)}</b>'
-            f'</div><div>{text_html(a.says, 2000)} {text_html(a.caution, 2000)}</div></figcaption></figure>')
+            f'<figcaption style="max-width:760px;line-height:1.45;overflow-wrap:anywhere"><div>{head}'
+            f'<b>{text_html(a.title, 4000)}</b></div><div>{text_html(a.says, 2000)} {text_html(a.caution, 2000)}</div>'
+            '</figcaption></figure>')
 
 # %% ../nbs/13_pictures.ipynb #c010
 def read_attention(text, tokenizer, model, words): return get_attentions(text, tokenizer, model)
@@ -165,9 +167,8 @@ def on_words(what: str, wanted: list[str] | None = None) -> Analysis: # None: th
     def says(data, layer, head):
         found, values = data
         return f"Marked: {', '.join(found)}. " + map_says(values, layer, head, "of a query's attention beyond chance")
-    caution = ("One text, its own scale of colours and no comparison: the analyses compare texts that differ in the "
-               "words' sense alone.")
-    return Analysis(read, draw, says, caution, ("layer", "head") + ("words",)*(wanted is None))
+    return Analysis(read, draw, says, "One text on a scale of its own, and nothing that it is compared with.",
+                    ("layer", "head") + ("words",)*(wanted is None))
 
 # %% ../nbs/13_pictures.ipynb #c022
 def read_losses(text: str, tokenizer, model, words: str): # (map, loss of the whole model)
@@ -186,7 +187,7 @@ def read_lens(text, tokenizer, model, words): return logit_lens(text, tokenizer,
 
 def lens_says(lens: Lens, layer, head):
     said = [f"{state} {visible(top[-1])}" for state, top in zip(lens.states, lens.top)]
-    return f"Likeliest token after the last one, {visible(lens.tokens[-1])}, by the state it is read at: {', '.join(said)}."
+    return f"Likeliest token after the last, {visible(lens.tokens[-1])}, by the state it is read at: {', '.join(said)}."
 
 def read_neurons(text, tokenizer, model, words): return get_ffn_activations(text, tokenizer, model)
 
@@ -196,8 +197,8 @@ def neurons_say(data: Activations, layer, head):
     acts = data.acts[layer]
     neuron = strongest(acts, 1)[0]
     pos = np.abs(acts[:, neuron]).argmax()
-    return (f"{min(20, acts.shape[1])} of {acts.shape[1]} neurons of layer {layer}. Furthest from zero: neuron {neuron} "
-            f"at {visible(data.tokens[pos])}, token {pos}, with {number(acts[pos, neuron])}.")
+    return (f"{min(20, acts.shape[1])} of {acts.shape[1]} neurons of layer {layer}. Furthest from zero: {neuron} at "
+            f"{visible(data.tokens[pos])}, token {pos}, with {number(acts[pos, neuron])}.")
 
 # %% ../nbs/13_pictures.ipynb #c027
 ANALYSES: dict[str, Analysis] = {
@@ -208,7 +209,7 @@ ANALYSES: dict[str, Analysis] = {
     "Attention on sentiment words": on_words("sentiment words", all_words(SENTIMENT_KEYWORDS)),
     "Attention on pronouns": on_words("pronouns", list(GENDERED)),
     "Attention on imperative markers": on_words("imperative markers", all_words(MARKERS)),
-    "Attention on words of your own": on_words("chosen words"),
+    "Attention on words of your own": on_words("words of your own"),
     "Logit lens": Analysis(read_lens, lambda lens, layer, head: lens.plot(), lens_says,
                            "Early states are read by an end that was trained for the last one.", ()),
     "FFN neurons of the layer": Analysis(read_neurons, draw_neurons, neurons_say,
