@@ -101,11 +101,16 @@ def picture_html(picture: Picture, old: bool = False) -> str: # `old`: something
             '</figcaption></figure>')
 
 # %% ../nbs/13_pictures.ipynb #c010
-def read_attention(text, tokenizer, model, words): return get_attentions(text, tokenizer, model)
+def read_attention(text: str, tokenizer, model, words: str) -> tuple:
+    "Tokens and patterns."
+    return get_attentions(text, tokenizer, model)
 
-def draw_attention(data, layer, head): return plot_attention_heatmap(data[1], data[0], layer, head)
+def draw_attention(data: tuple, layer: int, head: int) -> Axes:
+    "One head's heatmap."
+    return plot_attention_heatmap(data[1], data[0], layer, head)
 
-def attention_says(data, layer, head):
+def attention_says(data: tuple, layer: int, head: int) -> str:
+    "How much goes to the first token, and the strongest look at another."
     tokens, attn = data
     pattern = head_pattern(attn, layer, head).numpy()
     says = f"Layer {layer}, head {head}, on {plural(len(tokens), 'token')}; rows read, columns are read."
@@ -176,24 +181,35 @@ def read_losses(text: str, tokenizer, model, words: str): # (map, loss of the wh
     scores, clean = changes(set_up([text], tokenizer, model), "exact", tokenizer, model)
     return scores[0], float(clean[0])
 
-def draw_losses(data, layer, head): return plot_ablation_matrix(data[0], **framed(data[0], layer, head))
+def draw_losses(data: tuple, layer: int, head: int) -> Axes:
+    "The matrix, one head framed."
+    return plot_ablation_matrix(data[0], **framed(data[0], layer, head))
 
-def losses_say(data, layer, head):
+def losses_say(data: tuple, layer: int, head: int) -> str:
+    "The loss of the whole model, and the matrix in words."
     return (f"The whole model has a loss of {number(data[1])} nats per token. Change without a head: "
             + map_says(data[0], layer, head, "nats per token"))
 
 # %% ../nbs/13_pictures.ipynb #c025
-def read_lens(text, tokenizer, model, words): return logit_lens(text, tokenizer, model, k=1)
+def read_lens(text: str, tokenizer, model, words: str) -> Lens:
+    "The logit lens at every token."
+    return logit_lens(text, tokenizer, model, k=1)
 
-def lens_says(lens: Lens, layer, head):
+def lens_says(lens: Lens, layer: int | None, head: int | None) -> str:
+    "What each state says after the text's last token."
     said = [f"{state} {visible(top[-1])}" for state, top in zip(lens.states, lens.top)]
     return f"Likeliest token after the last, {visible(lens.tokens[-1])}, by the state it is read at: {', '.join(said)}."
 
-def read_neurons(text, tokenizer, model, words): return get_ffn_activations(text, tokenizer, model)
+def read_neurons(text: str, tokenizer, model, words: str) -> Activations:
+    "All FFN neurons at every token."
+    return get_ffn_activations(text, tokenizer, model)
 
-def draw_neurons(data: Activations, layer, head): return plot_neurons(data.acts, data.tokens, layer, k=20)
+def draw_neurons(data: Activations, layer: int, head: int | None) -> Axes:
+    "The 20 neurons of the layer that are furthest from zero anywhere."
+    return plot_neurons(data.acts, data.tokens, layer, k=20)
 
-def neurons_say(data: Activations, layer, head):
+def neurons_say(data: Activations, layer: int, head: int | None) -> str:
+    "The one that is furthest from zero, and where."
     acts = data.acts[layer]
     neuron = strongest(acts, 1)[0]
     pos = np.abs(acts[:, neuron]).argmax()
