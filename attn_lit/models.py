@@ -35,7 +35,7 @@ def pick_device(device: str | None = None # "cpu", "cuda", "cuda:1", "mps"; None
     if device is None: return torch.device(have[-1])
     kind, _, index = str(device).partition(":")
     count = torch.cuda.device_count() if kind == "cuda" else 1
-    if kind in have and (index == "" or index.isdigit() and int(index) < count): return torch.device(device)
+    if kind in have and (index == "" or index.isascii() and index.isdigit() and int(index) < count): return torch.device(device)
     raise InputError(f"Device {str(device)!r} is not there: this machine has {', '.join(have)}; "
                      f"leave it out to use {have[-1]}.")
 
