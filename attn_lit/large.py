@@ -19,8 +19,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from .base import InputError
-from .data import (
-    ALIASES, DELIMITERS, Items, ending, is_local, made, read_file, read_items, reading, split_of, with_split)
+from attn_lit.data import (
+    ALIASES, DELIMITERS, Items, ending, is_local, made, place, read_file, read_items, reading, split_of,
+    with_split)
 
 # %% ../nbs/00_large.ipynb #c007
 PIECE = 2**18 # bytes, about: 256 kB
@@ -104,7 +105,7 @@ def large_hub(source: str) -> Items | None: # None: it is small
 
 def open_items(source: str | Path, split: str | None = None) -> Items: # whose rows may be `Rows`
     "The rows of a source, or where to read them if they are many; raises `InputError` if it cannot be read."
-    path = Path(source).expanduser()
+    path = place(source)
     if path.is_file() and path.stat().st_size >= LARGE and ending(path) not in (None, ".json"):
         return only_split(large_file(path, str(source)), split)
     if not path.exists() and not is_local(str(source)) and (items := large_hub(str(source))):
