@@ -73,7 +73,7 @@ class Store:
 
     def find(self, key: str) -> Path | None:
         "The file of a window, if there is one."
-        if key not in self.known:
+        if key not in self.known and (self.world > 1 or not self.known):
             self.known = {p.name.partition("-")[0]: p for p in self.folder.glob("[!.]*-*.parquet")}
         return self.known.get(key)
     def get(self, key: str) -> dict[str, np.ndarray] | None:
