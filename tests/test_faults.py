@@ -276,17 +276,31 @@ def test_a_process_that_dies(forker, expected, tmp_path, dies):
     assert results(tmp_path) == expected
 
 
-def test_under_accelerate(tmp_path):
-    "`accelerate launch`, as a user types it, beside the same run in this process."
+LAUNCHED = """
+import os, sys
+from attn_lit import stream
+from attn_lit.command import main
+print("process", os.environ["RANK"], flush=True)
+stream.WINDOW = 8
+main(sys.argv[1:])
+"""
+
+
+def test_under_accelerate(tmp_path, monkeypatch):
+    "`accelerate launch` with two processes, beside the same run in this one."
+    from attn_lit import stream
     from attn_lit.pipeline import run_pipeline
     from attn_lit.settings import Settings
+    (tmp_path/"launched.py").write_text(LAUNCHED)
     args = ["run", "--model", "tiny", "--out", tmp_path/"two", "--quick", "--layer", "0", "--permutations", "100",
             "--skip", "bias", "instruction", "neurons", "--no-causal", "--no-controls"]
-    launch = ["-m", "accelerate.commands.launch", "--num_processes", "2", "--num_machines", "1", "--cpu",
-              "--mixed_precision", "no", "--dynamo_backend", "no", "-m", "attn_lit"]
+    launch = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1",
+              "--mixed_precision", "no", "--dynamo_backend", "no", tmp_path/"launched.py"]
     done = subprocess.run(list(map(str, [sys.executable, *launch, *args])), capture_output=True, text=True, timeout=200,
                           env={**os.environ, "OMP_NUM_THREADS": "1"})
-    assert done.returncode == 0 and done.stdout.count("analysis_results.json are in") == 1, done.stderr
+    assert done.returncode == 0, done.stderr
+    assert "process 0" in done.stdout and "process 1" in done.stdout and done.stdout.count("are in") == 1
+    monkeypatch.setattr(stream, "WINDOW", 8)
     run_pipeline(Settings(model="tiny", out=str(tmp_path/"one"), quick=True, layer=0, permutations=100, causal=False,
                           skip=("bias", "instruction", "neurons"), controls=False), say=lambda line: None)
     one, two = (pd.read_parquet(tmp_path/name/"heads.parquet") for name in ("one", "two"))
