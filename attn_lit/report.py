@@ -26,7 +26,7 @@ from .kept import Kept, lens_from, read_kept
 from .page import POLICY, View, package_file, parts_html, text_html
 from .pixels import pattern_bytes, pattern_viewer
 from .redraw import Drawing, drawings
-from .results import count_says
+from .results import count_says, plural
 from .strips import MAX_CELLS, lens_table, token_strip
 from .viewers import heads_viewer, longest_text
 
@@ -157,13 +157,16 @@ def figure_html(drawing: Drawing, picture: str | None) -> str:
 def figures_html(kept: Kept, folder: Path) -> tuple[str, str]: # of the questions, and layer by layer
     "The figures that the run left in a folder: first those of questions, then those of layers, while there is room."
     order = sorted(drawings(kept), key=lambda drawing: drawing.name.startswith(BY_LAYER))
-    parts, room = ([], []), ROOM
+    parts, room, missing = ([], []), ROOM, 0
     for drawing in order:
         path, of_layer = folder/f"{drawing.name}.png", drawing.name.startswith(BY_LAYER)
-        if not path.is_file(): continue
+        if not path.is_file():
+            missing += 1
+            continue
         picture = packed_picture(path) if room > 0 else ""
         room -= len(picture)
         parts[of_layer].append(figure_html(drawing, picture if room > 0 else None))
+    if missing: parts[0].append(f"<p>{plural(missing, 'figure')} not in this folder: attn-lit figures draws them.</p>")
     return "".join(parts[0]), "".join(parts[1])
 
 # %% ../nbs/14_report.ipynb #c014
