@@ -181,7 +181,7 @@ def banner(what: str, why: str) -> str:
 def status_html(record: dict) -> str:
     "Whether the run went through and the model passed its self-test, and what there is if not."
     test = record.get("self_test", {})
-    forced = banner("The model failed its self-test, and the run was forced", test.get("failure"))*bool(
+    forced = banner("The model failed its self-test, and the run was forced", test.get("failure", ""))*bool(
         test.get("forced"))
     if record["status"] == "complete": return forced
     there = f"What was found before is below: {', '.join(record['analyses']) or 'nothing'}."
