@@ -49,7 +49,7 @@ def asked_for(record: dict) -> str: # HTML
     made, seconds = record["provenance"], record["seconds"]
     given = {name: value for name, value in made["arguments"].items()
              if value not in (None, [], {}, False) and name not in ("model", "out", "text", "seed")}
-    plan = record.get("plan", {}).get("sha256", "")[:12]
+    plan = (record.get("plan", {}).get("sha256") or "")[:12] # none in version 1.0
     passed = [check for check in record.get("self_test", {}).get("checks", []) if check["passed"]]
     return terms(dict(
         model=f"{made['model']} ({made['model_class']}, {made['n_parameters']:,} parameters)",
