@@ -12,12 +12,14 @@ from jaxtyping import Float, Real
 from scipy.stats import norm, rankdata
 
 from .base import InputError, check_choice
+from .disk import OnDisk, Scores, all_heads, head_blocks
 
 # %% ../nbs/03_effects.ipynb #c007
-def mean_score(scores: Float[np.ndarray, "item layer head"] # NaN where missing
+def mean_score(scores: Scores # (item, layer, head); NaN where missing
                ) -> Float[np.ndarray, "layer head"]: # in the scores' unit
     "The mean of every head's scores over the items it has; NaN where it has none."
-    with np.errstate(invalid="ignore"): return np.nansum(scores, 0, dtype=float) / np.isfinite(scores).sum(0)
+    def mean(flat): return np.nansum(flat, 0, dtype=float) / np.isfinite(flat).sum(0)
+    with np.errstate(invalid="ignore"): return all_heads(map(mean, head_blocks(scores))).reshape(scores.shape[1:])
 
 # %% ../nbs/03_effects.ipynb #c010
 def paired_d(effects: Float[np.ndarray, "item layer head"] # differences within each item; NaN where missing
@@ -48,7 +50,9 @@ def unit(values: Float[np.ndarray, "item *rest"]) -> Float[np.ndarray, "item *re
 def same_items(flat: Float[np.ndarray, "item column"] # one column a head; NaN where missing
                ) -> list: # pairs: which items (booleans), which heads (numbers)
     "Groups of heads that have scores for the same items."
-    masks, which = np.unique(np.isfinite(flat), axis=1, return_inverse=True)
+    have = np.isfinite(flat)
+    if flat.shape[1] and (have == have[:, :1]).all(): return [(have[:, 0], np.arange(flat.shape[1]))]
+    masks, which = np.unique(have, axis=1, return_inverse=True)
     heads = np.split(np.argsort(which.ravel(), kind="stable"), np.cumsum(np.bincount(which.ravel()))[:-1])
     return list(zip(masks.T, heads))
 
@@ -71,21 +75,23 @@ def as_covariates(values, n: int) -> Float[np.ndarray, "item covariate"]:
     return np.zeros((n, 0)) if values is None else as_numbers(values, n, "covariates").reshape(n, -1)
 
 # %% ../nbs/03_effects.ipynb #c023
-def pearson(scores: Float[np.ndarray, "item layer head"], # NaN where missing
+def pearson(scores: Scores, # (item, layer, head); NaN where missing
             labels: Real[np.ndarray, "item"], # what to correlate with
             covariates: Real[np.ndarray, "item covariate"] | None = None, # partialled out of both
             resolution: float = 0. # scores that vary by less than this are constant: rounding is no signal
             ) -> Float[np.ndarray, "layer head"]: # r, NaN where undefined
     "Pearson r of every head's score with the labels over the items it has; NaN (undefined) if either side is constant."
     labels, covariates = as_numbers(labels, len(scores), "labels"), as_covariates(covariates, len(scores))
-    flat = np.asarray(scores, float).reshape(len(labels), -1)
-    out = np.full(flat.shape[1], np.nan)
-    for have, heads in same_items(flat):
-        if have.sum() < 3 + covariates.shape[1]: continue
-        x, y = residuals(flat[have][:, heads], covariates[have]), residuals(labels[have], covariates[have])
-        x[:, np.ptp(x, axis=0) < resolution] = 0
-        out[heads] = unit(y) @ unit(x)
-    return out.reshape(scores.shape[1:])
+    def r(flat):
+        out = np.full(flat.shape[1], np.nan)
+        for have, heads in same_items(flat):
+            if have.sum() < 3 + covariates.shape[1]: continue
+            x, y = residuals(flat[have][:, heads], covariates[have]), residuals(labels[have], covariates[have])
+            x[:, np.ptp(x, axis=0) < resolution] = 0
+            out[heads] = unit(y) @ unit(x)
+        return out
+    scores = scores if isinstance(scores, OnDisk) else np.asarray(scores, float)
+    return all_heads(map(r, head_blocks(scores))).reshape(scores.shape[1:])
 
 # %% ../nbs/03_effects.ipynb #c030
 def ranks(values: Real[np.ndarray, "item *rest"]) -> Float[np.ndarray, "item *rest"]: # NaN where missing

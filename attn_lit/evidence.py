@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Bool, Int
 
 from .base import InputError
+from .disk import Scores, present, some_items
 from .stats import (
     HeadResult, mean_score, pearson, plural, spearman, with_label_permutation, with_sign_flip)
 
@@ -36,14 +37,15 @@ class Design:
     n: int | None = None # permutations and resamples; None: see `draws`
     seed: int = 0
 
-    def effect(self, scores: np.ndarray) -> np.ndarray:
+    def effect(self, scores: Scores) -> np.ndarray:
         "The effect of every head."
         if self.labels is None: return mean_score(scores)
         r = pearson if self.method == "pearson" else spearman
         return r(scores, self.labels, self.covariates, resolution=self.resolution)
     def test(self, result: HeadResult) -> HeadResult:
         "The result with its effect, interval, p, q and p_max_t; raises `InputError` if the items do not allow a test."
-        result, n = replace(result, effect=self.effect(result.scores), how=self), draws(self.n, result.scores[0].size)
+        result = replace(result, effect=self.effect(result.scores), how=self)
+        n = draws(self.n, result.effect.size)
         if self.labels is None: return with_sign_flip(result, self.clusters, n, self.seed)
         return with_label_permutation(result, self.labels, self.covariates, self.method, n, self.seed, self.resolution)
     def pick(self, items: np.ndarray) -> "Design":
@@ -131,11 +133,11 @@ def deal(design: Design, # whose clusters and labels are heeded
     if design.clusters is not None: groups = np.unique(np.asarray(design.clusters), return_inverse=True)[1]
     few = design.labels is not None and design.clusters is None and len(np.unique(design.labels[used])) <= 10
     strata = design.labels if few else np.zeros(len(used))
-    chosen = set()
+    chosen = []
     for stratum in np.unique(strata[used]):
         names = rng.permutation(np.unique(groups[used & (strata == stratum)]))
-        chosen |= set(names[:round(share*len(names))].tolist())
-    first = used & np.isin(groups, list(chosen))
+        chosen.append(names[:round(share*len(names))])
+    first = used & np.isin(groups, np.concatenate(chosen))
     if first.any() and (used & ~first).any(): return np.flatnonzero(first), np.flatnonzero(used & ~first)
     n_groups = plural(len(np.unique(groups[used])), "group")
     raise InputError(f"A split of {share:g} leaves one part empty: there are {n_groups} of items that go together.")
@@ -151,7 +153,7 @@ def own_parts(splits: Sequence[str | None], used: Bool[np.ndarray, "item"]
 def on_items(result: HeadResult, items: Int[np.ndarray, "_"], heads: Bool[np.ndarray, "layer head"] | None = None
              ) -> HeadResult: # heads: all, or those chosen as one layer
     "The result of some of the items, and of some heads, tested by itself."
-    scores = result.scores[items] if heads is None else result.scores[items][:, None, heads]
+    scores = some_items(result.scores, items, heads)
     empty = np.zeros(scores.shape[1:])
     return result.how.pick(items).test(HeadResult(result.analysis, empty, result.effect_name, True, scores))
 
@@ -172,7 +174,7 @@ def hold_out(result: HeadResult, # tested by a `Design`
     "The result with heads chosen on one part of its items and tested on the other; `InputError` if there is no test."
     if result.how is None:
         raise InputError(f"The result {result.analysis!r} was not tested: there is nothing to choose by.")
-    used = np.isfinite(result.scores).any((1, 2))
+    used = present(result.scores)[1]
     parts, own = own_parts(splits, used) if splits is not None else ({}, False)
     if not own:
         dealt = deal(result.how, used, share, seed)

@@ -28,6 +28,7 @@ from .lens import standing_in
 from .metrics import Metric, token_loss
 from .models import Encoded, Parts, encode, load_model, pad_batch, provenance
 from .neurons import BACKENDS, bridged, hooked, in_place_of, recorded
+from .store import STORE
 
 # %% ../nbs/12_experiment.ipynb #c007
 def tensor_of(out) -> Tensor:
@@ -221,9 +222,11 @@ class Experiment:
         return {name: hashlib.sha256(json.dumps(x, default=str).encode()).hexdigest()[:16] for name, x in said.items()}
     def values(self, head_sets: Sequence[HeadSet], saved: str | Path | None = None, quiet: bool = False
                ) -> Float[np.ndarray, "set item"]:
-        "The metric under each set of heads; with `saved`, a file that keeps what is known for the next call."
+        "The metric under each set of heads; with `saved`, or in a store, a file keeps what is known for the next call."
         sets, saved = sets_of(head_sets, self.parts), saved and Path(saved)
-        key, shape = self.key(sets) if saved else {}, (len(sets), len(self.metric.encoded))
+        shape, store = (len(sets), len(self.metric.encoded)), STORE.get() if len(sets) > 1 else None
+        key = self.key(sets) if saved or store else {}
+        if store and not saved: saved = store.values(key)
         values, last = kept_values(saved, shape, key), time.monotonic()
         bar = tqdm(total=values.size, initial=int(np.isfinite(values).sum()), desc="interventions", leave=False,
                    disable=True if quiet else None)

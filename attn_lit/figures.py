@@ -13,7 +13,7 @@ import functools, math
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Real
+from jaxtyping import Bool, Integer, Real
 from matplotlib.axes import Axes
 from matplotlib.colors import Normalize, PowerNorm
 from matplotlib.figure import Figure
@@ -205,6 +205,7 @@ def plot_neurons(acts: Real[Any, "layer pos neuron"], # activations of each laye
                  *,
                  k: int = 20, # how many neurons
                  neurons: list[int] | None = None, # which ones, top to bottom; None takes the strongest
+                 numbers: Integer[Any, "layer neuron"] | None = None, # of the neurons, where `acts` holds some of them
                  ax: Axes | None = None # to draw on; None makes a new figure
                  ) -> Axes:
     "Neurons of a layer at each token, in the unit of the activations; raises `InputError` for a wrong shape."
@@ -216,7 +217,7 @@ def plot_neurons(acts: Real[Any, "layer pos neuron"], # activations of each laye
     values = acts[:, neurons].T
     image = draw_cells(ax, values, head_norm(values, signed=True), DIVERGING, aspect="auto")
     label_tokens(ax.xaxis, "token", tokens)
-    label_names(ax.yaxis, "neuron", [str(n) for n in neurons])
+    label_names(ax.yaxis, "neuron", [str(n if numbers is None else numbers[layer][n]) for n in neurons])
     ax.set_title(f"{'Chosen' if chosen else 'Strongest'} neurons of layer {layer}")
     colour_bar(ax, image, "activation")
     return ax
@@ -263,20 +264,27 @@ CAPTIONS = {
         "A correlation shows neither that the head reads sentiment nor that the model uses it.",
     "bias": "Red heads attend more to the male pronoun of a pair, blue heads to the female one; " + VERDICT +
         "A difference in attention is not a bias in what the model says; that needs an effect on its output.",
+    "stereotype": "Red heads attend more to the pronoun that the stereotype expects, blue heads to the other one; " +
+        VERDICT + "A head that leans to a stereotype in these sentences need not move what the model says of people.",
     "instruction": "Red heads attend more to imperative markers than to matched words of plain prose, blue heads less; "
         + VERDICT +
         "Attention to such words is not obedience, least of all in a model that was not trained on instructions.",
-    "controls": "The heads' effects beside the same where there should be none, on one scale, and below the strongest "
-        "survivors with their intervals. A finding that a control shows too says nothing about the question, and one "
-        "that no control shows may still have a cause that none of them covers.",
+    "controls": "The heads' effects beside the same where there should be none, on one scale, and below the largest, "
+        "with intervals where a test was made. A finding that a control shows too says nothing about the question, and "
+        "one that no control shows may still have a cause that none of them covers.",
     "held_out": "Heads were chosen on one half of the data (hollow) and tested on the other (filled, with interval). "
         "The half that chose flatters, as the largest of many are so partly by chance: only the other half counts.",
-    "neurons": "The neurons of one layer that were furthest from zero on this text, and where. What a neuron fires on "
+    "neurons": "The neurons of one layer that were furthest from zero on this text, and where; "
+        "each layer has a scale of its own. What a neuron fires on "
         "in one text is not what it stands for.",
     "lens": "Each cell is the token the model would predict if it stopped after that layer, the colour its "
         "probability. A layer that does not show a word may still hold it in a form that the readout cannot see.",
     "summary": "The four head maps of this run side by side, survivors framed and the others paled. A head "
         "that stands out on several of them is a candidate to test by ablation, not yet a finding.",
-    "ablation": "Red heads raise the loss when they alone are removed, blue heads lower it. Others can take over from "
-        "a head that is gone, so effects do not add up and a small one does not mean that the head does nothing.",
+    "causal": "Each head's score across, and up what changes when it alone is taken out, beside random heads: only "
+        "heads in vermilion are beyond them. An effect on this metric and these items is not one on others, and a head "
+        "without one may have been replaced by others.",
+    "ablation": "Red heads raise the loss when they alone are removed, blue heads lower it; " + VERDICT +
+        "Others can take over from a head that is gone, so effects do not add up and a small one does not mean that "
+        "the head does nothing.",
 }

@@ -6,11 +6,12 @@
 __all__ = ['WORD', 'NAMES', 'hu_liu', 'vader', 'is_vader', 'own_lists', 'own_table', 'lexicon_rows', 'lexicon_items', 'lexicon']
 
 # %% ../nbs/00_lexicons.ipynb #c003
-import hashlib, json, re
+import hashlib, re
 from pathlib import Path
 
-from .base import InputError
-from .data import NUMBER, Items, decoded, find_columns, made, reading, read_items
+from .base import InputError, brief
+from .data import (NUMBER, Items, as_text, decoded, ending, find_columns, made, place, reading, read_items,
+                           values_of)
 
 # %% ../nbs/00_lexicons.ipynb #c007
 WORD = re.compile(r"[^\W\d_]+(?:[ '’-][^\W\d_]+)*")
@@ -22,9 +23,14 @@ def hu_liu(name: str, text: str) -> list[dict]:
 
 def vader(text: str) -> list[dict]:
     "Rows of VADER's file, with their valence."
-    fields = [line.split("\t") for line in text.splitlines() if line.strip()]
-    return [dict(word=word, list="positive" if float(v) > 0 else "negative", valence=float(v), split=None)
-            for word, v, *_ in fields]
+    rows = []
+    for i, line in enumerate(text.split("\n"), 1):
+        if not line.strip(): continue
+        word, v, *_ = *line.split("\t"), ""
+        if not NUMBER.fullmatch(v):
+            raise ValueError(f"line {i}: {brief(line, 40)} is not a word, its valence and more, with tabs between")
+        rows.append(dict(word=word, list="positive" if float(v) > 0 else "negative", valence=float(v), split=None))
+    return rows
 
 def is_vader(text: str) -> bool:
     "Whether the first line is a word, a number and more, with tabs between."
@@ -36,18 +42,21 @@ NAMES = dict(pos="positive", neg="negative") | {"1": "positive", "0": "negative"
 
 def own_lists(text: str, name: str) -> list[dict]:
     "Rows of a JSON object of lists; raises `InputError` if it is something else."
-    with reading(name): lists = json.loads(text)
+    with reading(name): values = [value for _, value in values_of(text)]
+    lists = values[0] if len(values) == 1 else None
     if isinstance(lists, dict) and all(isinstance(x, list) and {*map(type, x)} <= {str} for x in lists.values()):
         return [dict(word=word, list=name, split=None) for name, words in lists.items() for word in words]
     raise InputError(f"Cannot read {name!r}: expected an object of lists, such as {{\"positive\": [\"good\"]}}.")
 
 def own_table(path: Path) -> list[dict]:
-    "Rows of a CSV or TSV file with a column for the word and perhaps one for its label."
+    "Rows of a table with a column for the word and perhaps one for its label."
     items = read_items(path)
     roles = dict(word=("word", "term", "token", "1"), list=("label", "list", "sentiment", "polarity", "2"))
     columns = find_columns(items, roles, needed=("word",))
     def named(label): return NAMES.get(str(label).lower(), str(label).lower()) if label is not None else "words"
-    return [dict(word=row[columns["word"]], list=named(row.get(columns.get("list"))), split=None) for row in items.rows]
+    with reading(str(path)):
+        return [dict(word=row.get(columns["word"]), list=named(row.get(columns.get("list"))), split=None)
+                for row in items.rows]
 
 # %% ../nbs/00_lexicons.ipynb #c013
 def lexicon_rows(path: Path) -> tuple[str, list[dict], dict[str, str]]: # format, rows, file → SHA-256
@@ -57,11 +66,12 @@ def lexicon_rows(path: Path) -> tuple[str, list[dict], dict[str, str]]: # format
         raise InputError(f"There is no lexicon {str(path)!r}: expected a file, or a folder with {' and '.join(lost)}.")
     with reading(str(path)): data = {f.name: f.read_bytes() for f in files}
     sums = {name: hashlib.sha256(d).hexdigest() for name, d in data.items()}
-    if path.suffix in (".csv", ".tsv"): return path.suffix[1:], own_table(path), sums
+    kind = ending(path) if path.is_file() else None
+    if kind in (".csv", ".tsv", ".jsonl", ".parquet"): return kind[1:], own_table(path), sums
     texts = {name: decoded(d, name, otherwise="latin-1") for name, d in data.items()}
     if path.is_dir(): return "Hu & Liu", [row for name, text in texts.items() for row in hu_liu(name, text)], sums
     text, = texts.values()
-    if path.suffix == ".json": return "json", own_lists(text, path.name), sums
+    if kind == ".json": return "json", own_lists(text, path.name), sums
     if is_vader(text):
         with reading(path.name): return "VADER", vader(text), sums
     return "text", hu_liu("words", text), sums
@@ -70,8 +80,8 @@ def lexicon_items(source: str | Path, # a file, or a folder with Hu & Liu's two 
                   least: float = 1. # VADER's entries with a smaller mean valence, of −4 … 4, are left out
                   ) -> Items: # rows: word, list
     "A lexicon's words, each once, and how many were left out for what; raises `InputError` if it cannot be read."
-    form, rows, sums = lexicon_rows(Path(source).expanduser())
-    def bare(row): return str(row["word"] or "").strip().lower()
+    form, rows, sums = lexicon_rows(place(source))
+    def bare(row): return (as_text(row["word"]) or "").strip().lower()
     lists, seen = {}, set()
     for row in rows: lists.setdefault(bare(row), set()).add(row["list"])
     def make(row):

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['DTYPES', 'TINY', 'ATTENTION', 'OUT_PROJ', 'DOWN_PROJ', 'FINAL_NORM', 'FAMILIES', 'pick_device', 'pick_dtype',
-           'model_source', 'causes', 'loading_error', 'check_causal', 'quantization', 'with_pad_token', 'quiet_loading',
-           'load_tokenizer', 'load_model', 'in_features', 'last_named', 'Sizes', 'Parts', 'random_model', 'Encoded',
-           'token_strings', 'encode', 'pad_batch', 'hashed', 'sha256_of', 'versions', 'provenance']
+           'model_source', 'check_causal', 'quantization', 'with_pad_token', 'quiet_loading', 'load_tokenizer',
+           'load_model', 'in_features', 'last_named', 'Sizes', 'Parts', 'random_model', 'Encoded', 'token_strings',
+           'encode', 'pad_batch', 'hashed', 'sha256_of', 'versions', 'provenance']
 
 # %% ../nbs/00_models.ipynb #c003
 import hashlib, importlib.util, inspect, platform
@@ -19,10 +19,13 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, logging
+from transformers import (AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedConfig,
+                          logging)
 from transformers.models.auto import modeling_auto
 
-from .base import InputError, check_choice
+from .base import InputError, brief, check_choice
+from .data import place
+from .folders import check_fit, check_folder, check_loaded, check_sizes, check_vocabulary, loading_error
 
 # %% ../nbs/00_models.ipynb #c007
 def pick_device(device: str | None = None # "cpu", "cuda", "cuda:1", "mps"; None finds the best one
@@ -32,7 +35,7 @@ def pick_device(device: str | None = None # "cpu", "cuda", "cuda:1", "mps"; None
     if device is None: return torch.device(have[-1])
     kind, _, index = str(device).partition(":")
     count = torch.cuda.device_count() if kind == "cuda" else 1
-    if kind in have and (index == "" or index.isdigit() and int(index) < count): return torch.device(device)
+    if kind in have and (index == "" or index.isascii() and index.isdigit() and int(index) < count): return torch.device(device)
     raise InputError(f"Device {str(device)!r} is not there: this machine has {', '.join(have)}; "
                      f"leave it out to use {have[-1]}.")
 
@@ -54,36 +57,12 @@ def model_source(name: str # "tiny", a local folder, or a name on the hub
                  ) -> str: # what `from_pretrained` takes
     "Where to load `name` from; raises `InputError` for a folder that is missing or holds no model."
     if name == "tiny": return str(TINY)
-    folder = Path(name).expanduser()
+    folder = place(name)
     if folder.is_dir() and not (folder/"config.json").is_file():
         raise InputError(f"Folder {name!r} is no model: expected a config.json in it, as `save_pretrained` writes.")
     if not folder.is_dir() and (folder.is_absolute() or str(name).startswith((".", "~")) or str(name).count("/") > 1):
         raise InputError(f"There is no folder {name!r}: expected a local model folder, a name on the hub, or tiny.")
     return str(folder) if folder.is_dir() else str(name)
-
-# %% ../nbs/00_models.ipynb #c015
-def causes(error: BaseException) -> list[BaseException]:
-    "The error and what it was raised from, outermost first."
-    chain = []
-    while error is not None and error not in chain: chain, error = chain + [error], error.__cause__ or error.__context__
-    return chain
-
-# %% ../nbs/00_models.ipynb #c016
-def loading_error(name: str, error: Exception) -> InputError:
-    "One sentence for whatever went wrong when `name` was loaded."
-    kinds, text = {type(e).__name__ for e in causes(error)}, " ".join(map(str, causes(error)))
-    instead = "Use --model tiny (comes with attn_lit) or the path of a local model folder."
-    if "GatedRepoError" in kinds:
-        says = f"is gated: accept its licence on the hub and log in with `hf auth login`. {instead}"
-    elif kinds & {"RepositoryNotFoundError", "HFValidationError"}:
-        says = f"is not on the Hugging Face hub: check the name. {instead}"
-    elif "trust_remote_code" in text:
-        says = "brings its own Python code, which is not run: pass trust_remote_code=True if you trust it."
-    elif "safetensors" in text and Path(name).is_dir():
-        says = "holds no safetensors weights: pickled weights are not read; convert them with `save_pretrained`."
-    elif Path(name).is_dir(): says = f"could not be loaded as a causal LM: {' '.join(str(error).split())[:300]}"
-    else: says = f"is not in the local cache, and the Hugging Face hub cannot be reached. {instead}"
-    return InputError(f"Model {name!r} {says}")
 
 # %% ../nbs/00_models.ipynb #c019
 def check_causal(name: str, config) -> None:
@@ -112,11 +91,14 @@ def quantization(quantize: str | None # None, "8bit" or "4bit"
     return dict(quantization_config=config, device_map="auto")
 
 # %% ../nbs/00_models.ipynb #c026
-def with_pad_token(tokenizer):
-    "The tokenizer, with a pad token from among its own tokens if it had none."
-    if tokenizer.pad_token is not None: return tokenizer
+def with_pad_token(tokenizer, # fast
+                   rows: int | None = None # how many embeddings the model has; None: as many as it takes
+                   ):
+    "The tokenizer, with a pad token from among its own tokens if it had none that the model knows."
+    def known(token): return token is not None and (rows is None or tokenizer.convert_tokens_to_ids(token) < rows)
+    if known(tokenizer.pad_token): return tokenizer
     own = (tokenizer.eos_token, tokenizer.unk_token, tokenizer.bos_token, tokenizer.convert_ids_to_tokens(0))
-    tokenizer.pad_token = next(filter(None, own))
+    tokenizer.pad_token = next(filter(known, own))
     return tokenizer
 
 # %% ../nbs/00_models.ipynb #c028
@@ -141,25 +123,34 @@ def load_tokenizer(source: str, **kwargs):
 
 # %% ../nbs/00_models.ipynb #c030
 def load_model(name: str = "gpt2", # "tiny", a local folder, or a name on the Hugging Face hub
-               device: str | None = None, # "cpu", "cuda", "cuda:1", "mps"; None finds the best one
+               device: str | None = None, # "cpu", "cuda:1", "mps"; None: the best; "auto": layers over all there are
                dtype: str | torch.dtype | None = None, # "float32", "bfloat16", "float16"; see `pick_dtype`
                quantize: str | None = None, # "8bit" or "4bit", through bitsandbytes
                revision: str | None = None, # branch, tag or commit on the hub
                trust_remote_code: bool = False # run the repository's own Python code
                ): # (tokenizer, model)
     "Tokenizer and model, for evaluation, from safetensors only; raises `InputError` with one sentence if that fails."
-    source, device = model_source(name), pick_device(device)
-    where = dict(revision=revision, trust_remote_code=trust_remote_code)
-    placing = quantization(quantize)
+    source, spread = model_source(name), dict(device_map="auto") if device == "auto" else {}
+    where, part = dict(revision=revision, trust_remote_code=trust_remote_code), "configuration"
+    device, placing = pick_device(None if spread else device), quantization(quantize) or spread
     try:
         with quiet_loading():
+            shapes = check_folder(name, Path(source)) if Path(source).is_dir() else None
+            check_sizes(name, PreTrainedConfig.get_config_dict(source, revision=revision)[0])
             config = AutoConfig.from_pretrained(source, **where)
             check_causal(name, config)
+            if shapes and not trust_remote_code: check_fit(name, config, shapes)
+            part = "tokenizer"
             tokenizer = load_tokenizer(source, **where)
-            model = AutoModelForCausalLM.from_pretrained(source, config=config, dtype=pick_dtype(dtype, device),
-                                                         use_safetensors=True, **where, **placing)
+            part = "weights"
+            model, report = AutoModelForCausalLM.from_pretrained(
+                source, config=config, dtype=pick_dtype(dtype, device), use_safetensors=True, output_loading_info=True,
+                **where, **placing)
     except InputError: raise
-    except Exception as error: raise loading_error(name, error) from error
+    except Exception as error: raise loading_error(name, error, part) from error
+    check_loaded(name, model, report["missing_keys"], report["unexpected_keys"])
+    check_vocabulary(name, tokenizer, model)
+    tokenizer = with_pad_token(tokenizer, model.get_input_embeddings().weight.shape[0])
     return tokenizer, (model if placing else model.to(device)).eval()
 
 # %% ../nbs/00_models.ipynb #c039
@@ -291,12 +282,21 @@ def encode(text, # any string that is not empty
     "The tokens of one text, with one BOS if the tokenizer adds it; raises `InputError` for an empty or overlong text."
     if not isinstance(text, str): raise InputError(f"Expected a text, got {type(text).__name__}: pass a string.")
     if not text.strip(): raise InputError("The text is empty: expected at least one word.")
+    try: text.encode()
+    except UnicodeEncodeError: raise InputError(f"The text {brief(text)} holds half of a surrogate pair, which is no "
+                                                "character: leave it out.") from None
     special = not (tokenizer.bos_token and text.startswith(tokenizer.bos_token))
     out = tokenizer(text, add_special_tokens=special, return_offsets_mapping=True, truncation=False, verbose=False)
     ids, offsets = out["input_ids"], [tuple(o) for o in out["offset_mapping"]]
+    if not ids: raise InputError(f"The text {brief(text)} has no tokens: expected at least one.")
     limit = Parts(model).context if model is not None else None
     if limit and len(ids) > limit:
         raise InputError(f"The text is {len(ids)} tokens long; the model's context is {limit}: shorten it or split it.")
+    rows = model.get_input_embeddings().weight.shape[0] if model is not None else None
+    if rows and max(ids) >= rows:
+        token = tokenizer.convert_ids_to_tokens(max(ids))
+        raise InputError(f"Token {token!r} is number {max(ids):,}, and the model has {rows:,} embeddings: leave it "
+                         "out of the text, or use the tokenizer that belongs to it.")
     return Encoded(text, ids, token_strings(tokenizer, text, ids, offsets), offsets)
 
 # %% ../nbs/00_models.ipynb #c061

@@ -7,21 +7,21 @@ __all__ = ['HELP', 'FLAGS', 'MANY', 'with_settings', 'settings_from', 'spread']
 
 # %% ../nbs/14_options.ipynb #c003
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import fields
 from typing import Annotated, Any
 
 import typer
 
 from .base import InputError
-from .plan import Settings
+from .settings import Settings
 
 # %% ../nbs/14_options.ipynb #c006
 HELP = dict(
     model="tiny, a local folder, or a name on the Hugging Face hub",
     quick="every other built-in pair, at most 200 items of each data set, figures of three layers",
     skip="sentiment, bias, instruction or neurons; several may follow", out="the folder that figures and results go to",
-    device="cpu, cuda, cuda:1, mps; found by itself if left out", dtype="float32, bfloat16 or float16",
+    device="cpu, cuda, cuda:1, mps; found by itself if left out; auto spreads the layers over all devices", dtype="float32, bfloat16 or float16",
     quantize="8bit or 4bit, with bitsandbytes and a GPU",
     text="the text that attention, neuron and lens figures show", layer="draw this layer only",
     head="draw this head of the layer",
@@ -40,21 +40,22 @@ HELP = dict(
     alpha="the highest q that survives",
     permutations="permutations and resamples; if left out 10,000, or 40 a head where that is more",
     seed="of all that is random",
-    revision="branch, tag or commit on the hub", trust_remote_code="run the model's own Python code")
+    revision="branch, tag or commit on the hub", trust_remote_code="run the model's own Python code",
+    force="go on where the model fails its self-test, which the results then say")
 FLAGS = dict(bias_data=("--bias-data", "--pairs"), controls=("--controls/--no-controls",),
              causal=("--causal/--no-causal",),
-             quick=("--quick",), trust_remote_code=("--trust-remote-code",))
+             quick=("--quick",), trust_remote_code=("--trust-remote-code",), force=("--force",))
 MANY = dict(skip=(list[str], ()), columns=(list[str], ())) # options that take several values
 
 # %% ../nbs/14_options.ipynb #c009
-def with_settings(command: Callable) -> Callable:
-    "The command with an option for each setting that has a line of help, after its own."
+def with_settings(command: Callable, names: Iterable[str] = HELP) -> Callable:
+    "The command with an option for each of these settings, by themselves all that have help, after its own."
     own = [p.replace(annotation=typer.Context) if p.name == "ctx" else p
            for p in list(inspect.signature(command).parameters.values())[:-1]]
     known = {f.name: f for f in fields(Settings)}
-    for name, says in HELP.items():
+    for name in names:
         kind, default = MANY.get(name, (known[name].type, known[name].default))
-        kind = Annotated[kind, typer.Option(*FLAGS.get(name, ()), help=says)]
+        kind = Annotated[kind, typer.Option(*FLAGS.get(name, ()), help=HELP[name])]
         own.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind))
     command.__signature__ = inspect.Signature(own)
     command.__annotations__ = {p.name: p.annotation for p in own}

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['TIE', 'BLOCK', 'EXACT', 'Tested', 'tail_p', 'block_sizes', 'cluster_numbers', 'cluster_sums', 'flips', 'check_scores',
-           'sign_flip', 'span', 'HeadParts', 'head_parts', 'partial_r', 'orders', 'label_permutation', 'fdr']
+           'sign_flip', 'span', 'HeadParts', 'head_parts', 'laid_aside', 'partial_r', 'orders', 'label_permutation',
+           'fdr']
 
 # %% ../nbs/03_permutation.ipynb #c003
 from collections.abc import Iterator, Sequence
@@ -17,6 +18,7 @@ from jaxtyping import Bool, Float, Integer
 from scipy.stats import false_discovery_control
 
 from .base import InputError, check_choice
+from .disk import OnDisk, Scores, all_heads, head_blocks, present, some_items
 from .effects import as_covariates, as_numbers, mean_score, pearson, rank_rest, residuals, same_items, unit
 
 # %% ../nbs/03_permutation.ipynb #c007
@@ -46,7 +48,7 @@ def tail_p(observed: Float[np.ndarray, "head"], # of unit scale; NaN where undef
     return tuple(np.where(np.isfinite(observed), each, np.nan) for each in p)
 
 # %% ../nbs/03_permutation.ipynb #c011
-BLOCK = 2**22 # numbers in one array of a block: 32 MB
+BLOCK = 2**20 # numbers in one array of a block: 8 MB
 
 def block_sizes(n: int, # rows in all
                 width: int # numbers a row
@@ -87,24 +89,25 @@ def flips(units: int, # what is flipped: items or clusters
         for size in block_sizes(n, width): yield np.where(rng.random((size, units)) < .5, -1., 1.)
 
 # %% ../nbs/03_permutation.ipynb #c020
-def check_scores(scores, n: int) -> np.ndarray: # (item, layer, head)
+def check_scores(scores, n: int) -> Scores: # (item, layer, head)
     "Scores as floats; raises `InputError` unless they have three axes, items, no infinity, and n is at least 1."
-    array = np.asarray(scores, float)
+    array = scores if isinstance(scores, OnDisk) else np.asarray(scores, float)
     if array.ndim != 3 or 0 in array.shape:
         raise InputError(f"The scores have shape {array.shape}: expected (item, layer, head), each at least 1.")
-    if np.isinf(array).any(): raise InputError("Some scores are infinite: expected finite numbers, NaN where missing.")
+    if any(np.isinf(flat).any() for flat in head_blocks(array)):
+        raise InputError("Some scores are infinite: expected finite numbers, NaN where missing.")
     if n >= 1: return array
     raise InputError(f"n is {n}: expected at least 1 permutation or resample.")
 
 # %% ../nbs/03_permutation.ipynb #c022
-def sign_flip(effects: Float[np.ndarray, "item layer head"], # differences within each item; NaN where missing
+def sign_flip(effects: Scores, # (item, layer, head): differences within each item; NaN where missing
               clusters: Sequence | np.ndarray | None = None, # one name an item: what is flipped together
               n: int = 10_000, # random flips, where there are too many to count all
               seed: int = 0,
               studentize: bool = True # maximum over heads of unit variance; False takes raw means
               ) -> Tested: # effect: the mean, in the scores' unit
     "Paired permutation test of every head's mean against 0; p is 1 for a head of zeros, NaN for one without items."
-    scores = check_scores(effects, n)
+    scores = np.asarray(check_scores(effects, n))
     flat = np.nan_to_num(scores).reshape(len(scores), -1)
     mean, sums = mean_score(scores), cluster_sums(flat, cluster_numbers(clusters, len(flat)))
     units = np.nan_to_num(unit(sums))
@@ -126,7 +129,7 @@ def span(design: Float[np.ndarray, "item column"], # what is fitted
 # %% ../nbs/03_permutation.ipynb #c036
 class HeadParts(NamedTuple):
     "What a correlation needs of the scores, made once for all permutations of the labels."
-    x: Float[np.ndarray, "item head"] # residuals of length one; zeros where missing or undefined
+    x: Float[np.ndarray, "item head"] | OnDisk # residuals of length one; zeros where missing or undefined
     have: Float[np.ndarray, "pattern item"] # 1 for an item that heads of this pattern have
     basis: Float[np.ndarray, "pattern item column"] # of the intercept and the covariates
     which: Integer[np.ndarray, "head"] # each head's pattern
@@ -147,6 +150,13 @@ def head_parts(flat: Float[np.ndarray, "item head"], # NaN where missing
     have, basis = zip(*((have, span(design, have)) for have, _ in groups))
     return HeadParts(x, np.array(have, float), np.array(basis), which)
 
+def laid_aside(parts: HeadParts, scores: Scores) -> HeadParts:
+    "The same, its residuals on disk if the scores are."
+    if not isinstance(scores, OnDisk): return parts
+    x = OnDisk((len(parts.x), 1, parts.x.shape[1]), scores.folder)
+    x.put(0, parts.x)
+    return parts._replace(x=x)
+
 # %% ../nbs/03_permutation.ipynb #c037
 def partial_r(labels: Float[np.ndarray, "resample item"], # residuals, permuted
               parts: HeadParts
@@ -157,7 +167,7 @@ def partial_r(labels: Float[np.ndarray, "resample item"], # residuals, permuted
     total = labels**2 @ parts.have.T
     rest = total - (fitted**2).sum(2)
     rest[rest <= 1e-10*total] = np.nan
-    r = labels @ parts.x
+    r = labels @ next(head_blocks(parts.x))
     r /= np.sqrt(rest) if rest.shape[1] == 1 else np.sqrt(rest)[:, parts.which]
     return r
 
@@ -168,14 +178,14 @@ def orders(labels: Float[np.ndarray, "item"], # what is put in another order
            rng: np.random.Generator
            ) -> Iterator[Float[np.ndarray, "resample item"]]:
     "Blocks of labels in other orders: in all of them where there are at most `EXACT`, else in `n` random ones."
-    if factorial(len(labels)) <= EXACT:
+    if len(labels) < 9 and factorial(len(labels)) <= EXACT: # 9! is more
         every = labels[np.array(list(itertools.permutations(range(len(labels)))))]
         yield from np.split(every, np.cumsum(block_sizes(len(every), width))[:-1])
     else:
         for size in block_sizes(n, width): yield rng.permuted(np.tile(labels, (size, 1)), axis=1)
 
 # %% ../nbs/03_permutation.ipynb #c041
-def label_permutation(scores: Float[np.ndarray, "item layer head"], # NaN where missing
+def label_permutation(scores: Scores, # (item, layer, head); NaN where missing
                       labels: Sequence | np.ndarray, # one number an item
                       covariates: Sequence | np.ndarray | None = None, # a row an item; partialled out of both sides
                       method: str = "pearson", # or "spearman"
@@ -188,15 +198,18 @@ def label_permutation(scores: Float[np.ndarray, "item layer head"], # NaN where 
     scores = check_scores(scores, n)
     labels, covariates = as_numbers(labels, len(scores), "labels"), as_covariates(covariates, len(scores))
     if check_choice(method, ("pearson", "spearman"), "method") == "spearman":
-        scores, labels, resolution = rank_rest(scores, covariates, resolution), rank_rest(labels, covariates), 0.
-    shape, used = scores.shape[1:], np.isfinite(scores).any((1, 2))
-    scores, labels, covariates = scores[used], labels[used], covariates[used]
+        scores = rank_rest(np.asarray(scores), covariates, resolution)
+        labels, resolution = rank_rest(labels, covariates), 0.
+    shape, used = scores.shape[1:], np.flatnonzero(present(scores)[1])
+    scores, labels, covariates = some_items(scores, used), labels[used], covariates[used]
     r = pearson(scores, labels, covariates, resolution).ravel()
-    parts = head_parts(scores.reshape(len(labels), -1), covariates, resolution)
-    width = max(len(labels), len(r), parts.basis[:, 0].size)
+    parts = [laid_aside(head_parts(flat, covariates, resolution), scores) for flat in head_blocks(scores)]
+    width = max(len(labels), len(r), *(part.basis[:, 0].size for part in parts))
     drawn = orders(residuals(labels, covariates), n, width, np.random.default_rng(seed))
-    freedom = np.maximum(parts.have.sum(1)[parts.which] - 1 - covariates.shape[1], 0) if studentize else 1.
-    p = tail_p(r, (partial_r(block, parts) for block in drawn), factorial(len(labels)) <= EXACT, np.sqrt(freedom))
+    freedom = all_heads(part.have.sum(1)[part.which] for part in parts) - 1 - covariates.shape[1]
+    weight = np.sqrt(np.maximum(freedom, 0)) if studentize else 1.
+    blocks = (all_heads(partial_r(block, part) for part in parts) for block in drawn)
+    p = tail_p(r, blocks, len(labels) < 9 and factorial(len(labels)) <= EXACT, weight)
     return Tested(*(each.reshape(shape) for each in (r, *p)))
 
 # %% ../nbs/03_permutation.ipynb #c049

@@ -16,11 +16,12 @@ import pandas as pd
 
 from .base import whole_file
 from .causal import CausalTable, interval_says
+from .disk import present
 from .evidence import draws
 from .results import HeadResult, marked_heads, plural
 
 # %% ../nbs/14_record.ipynb #c007
-SCHEMA_VERSION = "1.2"
+SCHEMA_VERSION = "1.3"
 
 def results_schema() -> dict:
     "The JSON schema of `analysis_results.json`."
@@ -66,7 +67,7 @@ def least_p(result: HeadResult) -> float:
     n = draws(design and design.n, result.effect.size)
     if design is not None and design.labels is not None: return 1/(n + 1)
     clusters = None if design is None else design.clusters
-    used = np.isfinite(result.scores).any((1, 2))
+    used = present(result.scores)[1]
     flipped = used.sum() if clusters is None else len(np.unique(np.asarray(clusters)[used]))
     return max(2.**(1 - int(flipped)), 1/(n + 1))
 

@@ -14,6 +14,7 @@ import pandas as pd
 from jaxtyping import Bool, Float, Int
 
 from .base import InputError, check_choice
+from .disk import Scores, present
 
 # %% ../nbs/03_results.ipynb #c007
 MAPS = ("effect", "low", "high", "p", "q", "p_max_t", "n_used", "n_dropped") # columns of the table, each (layer, head)
@@ -25,7 +26,7 @@ class HeadResult:
     effect: Float[np.ndarray, "layer head"] = field(repr=False)
     effect_name: str # what the number is, with its unit
     signed: bool # whether 0 is a middle (True) or an end (False)
-    scores: Float[np.ndarray, "item layer head"] | None = field(default=None, repr=False)
+    scores: Scores | None = field(default=None, repr=False) # (item, layer, head)
     dropped: dict[str, int] = field(default_factory=dict) # reason → how many items
     low: Float[np.ndarray, "layer head"] | None = field(default=None, repr=False) # interval, in the effect's unit
     high: Float[np.ndarray, "layer head"] | None = field(default=None, repr=False)
@@ -45,7 +46,7 @@ class HeadResult:
     @property
     def n_used(self) -> np.ndarray | None:
         "How many items each head's effect rests on."
-        return None if self.scores is None else np.isfinite(self.scores).sum(0)
+        return None if self.scores is None else present(self.scores)[0]
     @property
     def n_dropped(self) -> np.ndarray | None:
         "How many items each head's effect does without: those that all heads miss, and those that it alone misses."
@@ -64,8 +65,8 @@ class HeadResult:
 # %% ../nbs/03_results.ipynb #c008
 def undefined(result: HeadResult) -> Int[np.ndarray, "layer head"]:
     "How many items have a score in some head, but not in this one."
-    have = np.isfinite(result.scores)
-    return have.any((1, 2)).sum() - have.sum(0)
+    counts, used = present(result.scores)
+    return used.sum() - counts
 
 def why_dropped(result: HeadResult) -> list[str]: # for each head
     "How many items are missing and why, in words."

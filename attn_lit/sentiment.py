@@ -5,24 +5,27 @@
 # %% auto #0
 __all__ = ['SENTIMENT_KEYWORDS', 'TWINS', 'SENTIMENT_TEXTS', 'SENTIMENT_LABELS', 'WordMarks', 'all_words', 'after_first',
            'surplus', 'as_labels', 'check_usable', 'covariates', 'correlate', 'mark_punctuation', 'pseudo_keywords',
-           'head_scores', 'mark_each', 'word_scores']
+           'markings', 'Look', 'look_at', 'per_token', 'head_scores', 'mark_each', 'Total', 'word_scores']
 
 # %% ../nbs/06_sentiment.ipynb #c003
 import re
 from collections import Counter
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from itertools import chain
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from .base import InputError
+from .disk import Scores, blank, put_at
 from .evidence import Design, random_twin, with_controls
 from .marks import count_words, mark_spans, mark_words, pieces_of, word_spans
-from .models import Encoded, encode, load_model, provenance
+from .models import Encoded, Parts, encode, load_model, provenance
 from .stats import HeadResult, pearson
-from .stream import head_statistics
+from .store import STORE
+from .stream import WINDOW, Marking, cut, dealt, head_statistics, measured
 
 # %% ../nbs/06_sentiment.ipynb #c007
 SENTIMENT_KEYWORDS = {
@@ -70,50 +73,86 @@ def check_usable(labels: Float[np.ndarray, "text"], have: Bool[np.ndarray, "text
     raise InputError(f"All texts with a {what} have the label {labels[have][0]:g}: expected both.")
 
 # %% ../nbs/06_sentiment.ipynb #c022
-def covariates(marks: list[Bool[np.ndarray, "_"]]) -> Float[np.ndarray, "text covariate"]:
+def covariates(lengths: Int[np.ndarray, "text"], counts: Int[np.ndarray, "text"]
+               ) -> Float[np.ndarray, "text covariate"]:
     "What is partialled out: the log of each text's length and its number of marks, in tokens."
-    return np.array([[np.log(len(m)), m.sum()] for m in marks]).reshape(-1, 2)
+    return np.column_stack([np.log(np.maximum(lengths, 1)), counts])
 
 # %% ../nbs/06_sentiment.ipynb #c024
 def correlate(what: str, # what is marked: "keyword" …
-              scores: Float[np.ndarray, "text layer head"], # surplus of attention on all marks of a text
+              scores: Scores, # (text, layer, head): attention per marked token beyond chance
               labels: Float[np.ndarray, "text"],
-              marks: list[Bool[np.ndarray, "_"]], # the keys that are meant, one array a text
+              look: "Look", # lengths and counts of the same texts
               source: dict, # for the provenance
               n: int | None = None, # orders of the labels; see `evidence.draws`
               seed: int = 0 # of the orders
-              ) -> HeadResult: # scores: attention per marked token beyond chance
+              ) -> HeadResult:
     "Pearson r of attention on marked tokens with the label, length and number of marks partialled out, tested."
-    counts = np.array([m.sum() for m in marks])
+    counts = look.counts[what]
     check_usable(labels, counts > 0, what)
-    scores = scores / np.maximum(counts, 1)[:, None, None]
     dropped = {f"no {what} after the first token": int((counts == 0).sum())}
-    blank = HeadResult("sentiment", scores[0], f"Pearson r of {what} attention and label", signed=True, scores=scores,
-                       dropped=dropped, provenance=source)
-    return Design(labels, covariates(marks), resolution=1e-6, n=n, seed=seed).test(blank)
+    blank = HeadResult("sentiment", np.zeros(scores.shape[1:]), f"Pearson r of {what} attention and label",
+                       signed=True, scores=scores, dropped=dropped, provenance=source)
+    return Design(labels, covariates(look.lengths, counts), resolution=1e-6, n=n, seed=seed).test(blank)
 
 # %% ../nbs/06_sentiment.ipynb #c025a
 def mark_punctuation(encoded: Encoded) -> Bool[np.ndarray, "pos"]:
     "Which tokens hold a comma, full stop or other mark that ends a clause."
     return mark_spans(encoded, [m.span() for m in re.finditer(r"[.,;:!?]", encoded.text)])
 
-def pseudo_keywords(texts: list[str], # the corpus
+def pseudo_keywords(texts: Iterable[str], # the corpus
                     words: list[str], # the keywords
                     seed: int = 0 # which of several words that fit equally well
                     ) -> list[str]: # one for each keyword that occurs, as far as there are words
     "Other words that stand in about as many of the texts as the keywords do."
-    held = Counter(chain(*({t[a:b].lower() for a, b in word_spans(t, words)} for t in texts)))
-    inside = set(chain(*(re.findall(r"\w+", w.lower()) for w in words)))
-    others = Counter(chain(*(set(re.findall(r"[^\W\d_]+", t.lower())) - inside for t in texts)))
+    inside, held, others = set(chain(*(re.findall(r"\w+", w.lower()) for w in words))), Counter(), Counter()
+    for t in texts:
+        held.update({t[a:b].lower() for a, b in word_spans(t, words)})
+        others.update(set(re.findall(r"[^\W\d_]+", t.lower())) - inside)
     names, out = np.random.default_rng(seed).permutation(sorted(others)).tolist(), []
     for _, n in sorted(held.items(), key=lambda item: (-item[1], item[0])):
         if not names: break
         out.append(names.pop(min(range(len(names)), key=lambda i: abs(others[names[i]] - n))))
     return out
 
+# %% ../nbs/06_sentiment.ipynb #c025e
+def markings(words: list[str]) -> Marking:
+    "A function that marks words in a text's tokens, after the first."
+    words = list(words)
+    return lambda e: after_first(mark_words(e, words))
+
+@dataclass
+class Look:
+    "What is known of each text before it is measured: tokens, and marked tokens of each kind."
+    lengths: Int[np.ndarray, "text"]
+    counts: dict[str, Int[np.ndarray, "text"]]
+    words: dict[str, int] # how many keywords there are, and how many of them in pieces
+
+def look_at(texts: Sequence[str], kinds: dict[str, Marking], words: list[str], tokenizer, model) -> Look:
+    "A first look at a corpus; raises `InputError` for a text that cannot be read."
+    out = Look(np.zeros(len(texts), np.int32), {name: np.zeros(len(texts), np.int32) for name in kinds}, {})
+    for start, some in cut(texts, WINDOW):
+        encoded, at = [encode(text, tokenizer, model) for text in some], slice(start, start + len(some))
+        marks = {name: list(map(mark, encoded)) for name, mark in kinds.items()}
+        out.lengths[at] = [len(e) for e in encoded]
+        for name, some in marks.items(): out.counts[name][at] = [m.sum() for m in some]
+        for what, n in count_words(encoded, words, marks=marks["keyword"]).items():
+            out.words[what] = out.words.get(what, 0) + n
+    return out
+
+def per_token(texts: Sequence[str], kinds: dict[str, Marking], look: Look, tokenizer, model) -> dict[str, Scores]:
+    "Attention per marked token beyond chance, of each kind, (text, layer, head); NaN for a text without marks."
+    shape, store = (len(texts), Parts(model).n_layers, Parts(model).n_heads), STORE.get()
+    scores = {name: blank(shape, store and store.folder) for name in kinds}
+    for window, found in measured(texts, tokenizer, model, (), kinds):
+        for name, counts in look.counts.items():
+            n_marks = np.maximum(counts[window.start:window.start + len(window.encoded)], 1)[:, None, None]
+            put_at(scores[name], window.start, (found[f"marked:{name}"] - found[f"chance:{name}"])/n_marks)
+    return scores
+
 # %% ../nbs/06_sentiment.ipynb #c026
-def head_scores(texts: list[str], # the corpus
-                labels: list, # one number a text, such as 1 for positive and 0 for negative
+def head_scores(texts: Sequence[str], # the corpus
+                labels: Sequence | np.ndarray, # one number a text, such as 1 for positive and 0 for negative
                 tokenizer, # from `load_model`
                 model, # from `load_model`
                 keywords: dict | list = SENTIMENT_KEYWORDS, # words, or named lists of words
@@ -123,25 +162,23 @@ def head_scores(texts: list[str], # the corpus
                 alpha: float = .05 # for the heads that controls show as well
                 ) -> HeadResult: # effect: Pearson r, −1 to 1, NaN where undefined
     "Pearson r of each head's attention on sentiment words with the label; raises `InputError` for bad texts or labels."
-    encoded, words = [encode(text, tokenizer, model) for text in texts], all_words(keywords)
-    labels, source = as_labels(labels, len(texts)), provenance(tokenizer, model)
-    marks = {"keyword": [mark_words(e, words) for e in encoded]}
+    words, source, labels = all_words(keywords), provenance(tokenizer, model), as_labels(labels, len(texts))
+    kinds = {"keyword": markings(words)}
     if controls:
-        others = pseudo_keywords([e.text for e in encoded], words, seed)
-        marks |= {"pseudo-keyword": [mark_words(e, others) for e in encoded],
-                  "punctuation mark": [mark_punctuation(e) for e in encoded]}
-    marks = {what: list(map(after_first, some)) for what, some in marks.items()}
-    check_usable(labels, np.array([m.any() for m in marks["keyword"]], bool), "keyword")
-    scores = surplus(encoded, marks, tokenizer, model)
-    def r(what, labels=labels): return correlate(what, scores[what], labels, marks[what], source, n, seed)
-    result = replace(r("keyword"), words=count_words(encoded, words, marks=marks["keyword"]))
+        others = pseudo_keywords((t if isinstance(t, str) else encode(t, tokenizer).text for t in texts), words, seed)
+        kinds |= {"pseudo-keyword": markings(others), "punctuation mark": lambda e: after_first(mark_punctuation(e))}
+    look = look_at(texts, kinds, words, tokenizer, model)
+    check_usable(labels, look.counts["keyword"] > 0, "keyword")
+    scores = per_token(texts, kinds, look, tokenizer, model)
+    def r(what, labels=labels): return correlate(what, scores[what], labels, look, source, n, seed)
+    result = replace(r("keyword"), words=look.words)
     if not controls: return result
     shuffled = np.random.default_rng(seed).permutation(labels)
     return with_controls(result, {
         "pseudo-keywords": lambda: r("pseudo-keyword"), "punctuation": lambda: r("punctuation mark")}, {
         "shuffled labels": lambda: r("keyword", shuffled),
-        "random weights": lambda: head_scores(texts, list(labels), tokenizer, random_twin(model, seed), keywords,
-                                              False, n, seed)}, alpha)
+        "random weights": lambda: head_scores(texts, labels, tokenizer, random_twin(model, seed), keywords, False, n,
+                                              seed)}, alpha)
 
 # %% ../nbs/06_sentiment.ipynb #c028
 TWINS = (
@@ -204,24 +241,36 @@ def mark_each(encoded: list[Encoded], words: list[str]) -> tuple[WordMarks, Coun
             counts[word] += 1
     return marks, counts
 
-def word_scores(texts: list[str], # the corpus
+@dataclass
+class Total:
+    "What has been added up for one word."
+    surplus: Float[np.ndarray, "layer head"] | float = 0. # over the texts that have it
+    measured: Int[np.ndarray, "layer head"] | int = 0 # in how many
+    n_texts: int = 0
+    n_occurrences: int = 0
+    n_tokens: int = 0
+
+def word_scores(texts: Sequence[str], # the corpus
                 tokenizer, # from `load_model`
                 model, # from `load_model`
                 words: dict | list = SENTIMENT_KEYWORDS, # words, or named lists of words
                 at_once: int = 64 # words in a pass, which reads only texts that have one of them
                 ) -> pd.DataFrame: # a row a word and head: layer, head, word, surplus, n_texts, n_occurrences, n_tokens
     "Attention of each head on each word beyond chance, its pieces added up; words that do not occur are left out."
-    encoded = [encode(text, tokenizer, model) for text in texts]
-    marks, counts = mark_each(encoded, all_words(words))
-    if not marks: raise InputError("None of the words stands in a text after the first token: nothing to count.")
-    names, frames = sorted(marks), []
-    for block in (names[i:i + at_once] for i in range(0, len(names), at_once)):
-        where = sorted(set(chain(*(marks[word] for word in block))))
-        some = {word: [marks[word].get(i, np.zeros(len(encoded[i]), bool)) for i in where] for word in block}
-        for word, scores in surplus([encoded[i] for i in where], some, tokenizer, model).items():
-            layer, head = np.indices(scores.shape[1:]).reshape(2, -1)
-            frames.append(pd.DataFrame(dict(
-                layer=layer, head=head, word=word, surplus=np.nanmean(scores, axis=0).ravel(), n_texts=len(marks[word]),
-                n_occurrences=counts[word], n_tokens=sum(int(m.sum()) for m in marks[word].values()))))
-    return pd.concat(frames, ignore_index=True)
-
+    totals = {}
+    for _, some in dealt(texts):
+        encoded = [encode(text, tokenizer, model) for text in some]
+        marks, counts = mark_each(encoded, all_words(words))
+        for block in (sorted(marks)[i:i + at_once] for i in range(0, len(marks), at_once)):
+            where = sorted(set(chain(*(marks[word] for word in block))))
+            here = {word: [marks[word].get(i, np.zeros(len(encoded[i]), bool)) for i in where] for word in block}
+            for word, scores in surplus([encoded[i] for i in where], here, tokenizer, model).items():
+                t = totals.setdefault(word, Total())
+                t.surplus, t.measured = t.surplus + np.nansum(scores, 0, float), t.measured + np.isfinite(scores).sum(0)
+                t.n_texts += len(marks[word]); t.n_occurrences += counts[word]
+                t.n_tokens += sum(int(m.sum()) for m in marks[word].values())
+    if not totals: raise InputError("None of the words stands in a text after the first token: nothing to count.")
+    layer, head = np.indices((Parts(model).n_layers, Parts(model).n_heads)).reshape(2, -1)
+    return pd.concat([pd.DataFrame(dict(
+        layer=layer, head=head, word=word, surplus=(t.surplus/t.measured).ravel(), n_texts=t.n_texts,
+        n_occurrences=t.n_occurrences, n_tokens=t.n_tokens)) for word, t in sorted(totals.items())], ignore_index=True)

@@ -16,11 +16,12 @@ from dataclasses import replace
 import numpy as np
 
 from .base import InputError
+from .disk import Scores, all_heads, head_blocks
 from .effects import (  # noqa: F401
     fisher_interval, mean_score, paired_d, pearson, ranks, residuals, spearman, unit)
 from .intervals import (  # noqa: F401
     Interval, Statistic, bootstrap, correlation, rank_stability, weighted_mean)
-from .permutation import Tested, fdr, label_permutation, sign_flip  # noqa: F401
+from .permutation import Tested, check_scores, fdr, label_permutation, sign_flip  # noqa: F401
 from .results import (  # noqa: F401
     HeadResult, head_frame, json_ready, jsonable, plural, result_html, top_heads)
 
@@ -43,7 +44,7 @@ def check_effect(result: HeadResult, # to be completed
     raise InputError(f"The effect of {result.analysis!r} ({result.effect_name}) is not what {what} tests: "
                      f"expected it to be that of the scores in the result.")
 
-def need_scores(result: HeadResult) -> np.ndarray: # (item, layer, head)
+def need_scores(result: HeadResult) -> Scores: # (item, layer, head)
     "The scores behind a result; raises `InputError` if it was saved without them."
     if result.scores is not None: return result.scores
     raise InputError(f"The result {result.analysis!r} has no scores: make it anew from the texts.")
@@ -57,8 +58,9 @@ def with_interval(result: HeadResult, # with its scores
                   method: str = "bca", # or "percentile"
                   seed: int = 0) -> HeadResult: # a copy
     "The result with a bootstrap interval; raises `InputError` unless the statistic gives the result's effect."
-    scores = np.asarray(need_scores(result), float)
-    effect = statistic(np.ones((1, len(scores))), scores.reshape(len(scores), -1)).reshape(scores.shape[1:])
+    scores = check_scores(need_scores(result), n)
+    effect = all_heads(statistic(np.ones((1, len(flat))), flat)[0] for flat in head_blocks(scores))
+    effect = effect.reshape(scores.shape[1:])
     known = np.isfinite(result.effect)
     check_effect(replace(result, signed=True), np.where(known, effect, np.nan), "the interval's statistic")
     ends = bootstrap(scores, statistic, clusters, n, level, method, seed)

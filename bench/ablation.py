@@ -6,20 +6,24 @@ Peers take turns on the same text, each in a process of its own. A whole run wri
 import argparse
 import os
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 import torch
-from peers import MODELS, Peer, grouped
+from peers import MODELS, Peer, plain
+from torch import nn
+from transformers.pytorch_utils import Conv1D
 
 from attn_lit.ablation import every_head
-from attn_lit.experiment import set_up
+from attn_lit.experiment import LOGITS, set_up
 from attn_lit.intervene import head_columns
 from attn_lit.metrics import Metric, log_probs
-from attn_lit.models import Parts
+from attn_lit.models import Parts, in_features
 from attn_lit.neurons import bridged, hooked
 
 RESULTS = Path(__file__).resolve().parent/"ablation.json"
 WORKS = {"loss": {40: 3, 256: 1}, "last": {256: 1}} # metric → tokens → rounds; a run of 144 passes is long
+BATCH_TOKENS = 512 # what `set_up` takes
 SAYS = dict(loss="loss, {} tokens", last="a logit difference at the last of {} tokens")
 
 
@@ -34,12 +38,6 @@ def metric_of(kind, texts):
 
 
 # ── peers: each `setup(tokenizer, model)` gives a function from texts to changes as (text, layer, head)
-
-@grouped
-def plain(tokenizer, model):
-    def measure(batch): model(**batch.inputs, use_cache=False)
-    return measure
-
 
 def attn_lit(kind, tokenizer, model):
     "The matrix as the library makes it."
@@ -97,10 +95,43 @@ class Lens:
         return logits[:, [r - n for r in reads]] if few else logits[:, reads]
 
 
+def linear_of(parts, layer, changed):
+    "A block's linear modules, and whether each must be asked at every position of the text or where it is read."
+    block, out = parts.blocks[layer], parts.out_projs[layer]
+    inner = set(parts.attention(block).modules())
+    for module in block.modules():
+        if not isinstance(module, nn.Linear | Conv1D): continue
+        into_heads = module in inner and module is not out
+        if into_heads and not changed: continue # the layer's own attention is known up to its output projection
+        yield module, into_heads or layer < parts.n_layers - 1
+
+
+def products(kind, tokenizer, model):
+    "The floor: the matrix products that every exact way must make, on random numbers, and nothing between them."
+    parts, numbers = Parts(model), torch.randn(2**22, device=model.device)
+    def ask(module, positions):
+        width = in_features(module)
+        module(numbers[:positions*width].view(positions, width))
+    def run(texts):
+        for encoded, reads in zip(texts.encoded, metric_of(kind, texts).reads):
+            n, few = len(encoded), len(reads)
+            rows = max(1, BATCH_TOKENS//n)
+            unembedded = max(1, min(rows, LOGITS//(few*parts.unembed.weight.shape[0])))
+            for start, first in product(range(parts.n_layers), range(0, parts.n_heads, rows)):
+                some = min(rows, parts.n_heads - first)
+                for layer in range(start, parts.n_layers):
+                    for module, everywhere in linear_of(parts, layer, layer > start):
+                        ask(module, some*(n if everywhere else few))
+                for k in range(0, some, unembedded): ask(parts.unembed, min(unembedded, some - k)*few)
+        return {}
+    return run
+
+
 def peers(kind):
     "The ways to this metric's matrix."
     def by(passes): return lambda tokenizer, model: a_pass_a_head(kind, passes(tokenizer, model))
     return dict(plain=Peer("plain forward", plain), attn_lit=Peer("attn_lit", partial(attn_lit, kind)),
+                products=Peer("the floor: products alone", partial(products, kind)),
                 hooks=Peer("one pass a head, hooks", by(Hooks)),
                 lens=Peer("one pass a head, TransformerLens", by(Lens), needs="transformer_lens"))
 

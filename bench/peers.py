@@ -1,6 +1,7 @@
 "What is measured: the models, the work, and every way to seven statistics of each head."
 import inspect
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property, reduce
 
@@ -12,6 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from attn_lit.models import TINY, Encoded, Parts, load_tokenizer, pad_batch
 from attn_lit.neurons import bridged
 from attn_lit.stream import head_statistics
+from attn_lit.watch import Enough
 
 STATS = ("entropy", "max", "distance", "sink", "previous", "induction", "marked:m")
 
@@ -157,6 +159,16 @@ def plain(tokenizer, model):
     return measure
 
 
+@grouped
+def stopped(tokenizer, model):
+    "The floor: as far as the last layer's attention, which whoever reads all heads needs; nothing is read."
+    def stop(module, args): raise Enough
+    def measure(batch):
+        with suppress(Enough): model.base_model(**batch.inputs, use_cache=False)
+    Parts(model).out_projs[-1].register_forward_pre_hook(stop)
+    return measure
+
+
 def with_attentions(model, body):
     "`body`'s patterns of all layers, then their statistics."
     model.set_attn_implementation("eager")
@@ -240,6 +252,7 @@ class Peer:
 
 PEERS = dict(
     plain=Peer("plain forward", plain), attn_lit=Peer("attn_lit", attn_lit),
+    stopped=Peer("the floor: to the last attention", stopped),
     eager=Peer("transformers eager", eager, 1, 2),
     eager_base=Peer("eager, no unembedding", eager_base, 1, 2),
     eager_hooks=Peer("eager, layer by layer", eager_hooks, 0, 3),

@@ -1,6 +1,20 @@
-"What all tests share: no network, and the project's root on the path."
+"What all tests share: no network, the project's root on the path, and one whole run of the command."
 import os
+import subprocess
+import sys
+
+import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 from browsing import browser, watched  # noqa: E402, F401 (fixtures)
+
+
+@pytest.fixture(scope="session")
+def whole_run(tmp_path_factory):
+    "`attn-lit run --model tiny` in a process of its own: what it said, and its folder. It takes most of a minute."
+    folder = tmp_path_factory.mktemp("whole")
+    command = [sys.executable, "-c", "from attn_lit.command import main; main()", "run", "--model", "tiny"]
+    env = {**os.environ, "HF_HUB_OFFLINE": "1", "COLUMNS": "120"}
+    command += ["--out", str(folder)]
+    return subprocess.run(command, capture_output=True, text=True, env=env, timeout=300), folder

@@ -12,8 +12,9 @@ import pytest
 import torch
 from transformers import AutoConfig
 
+from attn_lit.command import main
 from attn_lit.models import load_model, random_model
-from attn_lit.pipeline import main, results_schema
+from attn_lit.record import results_schema
 
 STORIES = Path(__file__).parents[2]/"shared/data/models/stories260K"
 FIGURES = {"entropy_heatmap.png", "sentiment_head_correlations.png", "bias_differential_heads.png",
@@ -23,7 +24,7 @@ FIGURES = {"entropy_heatmap.png", "sentiment_head_correlations.png", "bias_diffe
 
 def attn_lit(*args, **kwargs):
     "Runs the command in a process of its own, with the hub out of reach."
-    command = [sys.executable, "-c", "from attn_lit.pipeline import main; main()", *map(str, args)]
+    command = [sys.executable, "-m", "attn_lit", *map(str, args)]
     env = {**os.environ, "HF_HUB_OFFLINE": "1", "COLUMNS": "120"}
     return subprocess.run(command, capture_output=True, text=True, env=env, timeout=300, **kwargs)
 
@@ -39,20 +40,20 @@ def one_sentence(capsys):
     return call
 
 
-def test_a_whole_run(tmp_path):
-    result = attn_lit("run", "--model", "tiny", "--out", tmp_path)
+def test_a_whole_run(whole_run):
+    result, folder = whole_run
     assert result.returncode == 0, result.stderr
-    found = json.loads((tmp_path/"analysis_results.json").read_text())
+    found = json.loads((folder/"analysis_results.json").read_text())
     jsonschema.validate(found, results_schema())
     names = set(found["figures"])
-    assert names == {p.name for p in tmp_path.glob("*.png")} and names >= FIGURES
+    assert names == {p.name for p in folder.glob("*.png")} and names >= FIGURES
     for layer in range(4):
         assert {f"layer_{layer}_all_heads.png", f"neurons_L{layer}.png"} <= names
         assert any(re.fullmatch(rf"attn_L{layer}_H\d+\.png", n) for n in names)
     assert "analysis_results.json" in result.stdout and "sentiment: 0 of 32 heads" in result.stdout
     assert "\n  none\n" in result.stdout and "Described, not tested: entropy" in result.stdout
     assert "no head is flagged; of the 5 largest" in result.stdout and "flagged heads" in result.stdout
-    assert {"heads.csv", "heads.parquet", "causal.csv", "plan.yaml"} <= {p.name for p in tmp_path.iterdir()}
+    assert {"heads.csv", "heads.parquet", "causal.csv", "plan.yaml"} <= {p.name for p in folder.iterdir()}
     assert found["provenance"]["arguments"]["model"] == "tiny" and found["status"] == "complete"
 
 

@@ -58,6 +58,28 @@ def test_import_is_light():
     assert done.stdout.strip() == "set()", done.stdout + done.stderr
 
 
+HEAVY = "torch transformers datasets accelerate pandas scipy matplotlib numpy pyarrow yaml".split()
+COMMAND = """import sys, time
+start = time.perf_counter()
+from attn_lit.command import main
+try: main(sys.argv[1:])
+except SystemExit as end: code = end.code or 0
+print(f"exit {{code}}, {{time.perf_counter() - start:.2f}} s, loaded: {{[m for m in {heavy} if m in sys.modules]}}")"""
+
+
+@pytest.mark.parametrize("arguments,code", [
+    (["--help"], 0), (["run", "--help"], 0), (["plan", "--help"], 0), (["run", "--skip", "nonsense"], 2),
+    (["run", "--no-such-option"], 2), (["run", "--alpha", "5"], 2), (["run", "--plan", "p.yaml", "--seed", "1"], 2)])
+def test_the_command_answers_before_anything_heavy_is_loaded(arguments, code):
+    done = subprocess.run([sys.executable, "-c", COMMAND.format(heavy=HEAVY), *arguments], capture_output=True,
+                          text=True)
+    said = done.stdout.splitlines()[-1]
+    print(said)
+    assert said.startswith(f"exit {code}, ") and said.endswith("loaded: []"), done.stdout + done.stderr
+    assert float(said.split()[2]) < 5, "about 0.2 s where nothing else runs"
+
+
 def test_no_nbdev_at_run_time():
-    done = python("import sys, attn_lit.pipeline; print({'nbdev', 'fastcore', 'execnb'} & set(sys.modules))")
+    done = python("import sys, attn_lit.command, attn_lit.pipeline\n"
+                  "print({'nbdev', 'fastcore', 'execnb'} & set(sys.modules))")
     assert done.stdout.strip() == "set()", done.stdout + done.stderr
