@@ -241,7 +241,7 @@ def test_what_a_stranger_is_told(case, tmp_path, capsys):
 # ── a short slice of the fuzzer
 
 def test_a_slice_of_the_fuzzer():
-    done = subprocess.run([sys.executable, str(ROOT/"tests/fuzz.py"), "--together", "--n", "8", "--only",
+    done = subprocess.run([sys.executable, str(ROOT/"tests/fuzz.py"), "--together", "--n", "5", "--only",
                            "sentiment", "bias", "instruction", "lexicon", "plan", "model"],
                           capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stdout[-300:] + done.stderr[-2000:]
