@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['DTYPES', 'TINY', 'ATTENTION', 'OUT_PROJ', 'DOWN_PROJ', 'FINAL_NORM', 'FAMILIES', 'pick_device', 'pick_dtype',
-           'model_source', 'check_causal', 'quantization', 'with_pad_token', 'quiet_loading', 'load_tokenizer',
-           'load_model', 'in_features', 'last_named', 'Sizes', 'Parts', 'random_model', 'Encoded', 'token_strings',
-           'encode', 'pad_batch', 'hashed', 'sha256_of', 'versions', 'provenance']
+           'model_source', 'quantization', 'with_pad_token', 'quiet_loading', 'load_tokenizer', 'load_model',
+           'in_features', 'last_named', 'Sizes', 'Parts', 'random_model', 'Encoded', 'token_strings', 'encode',
+           'pad_batch', 'hashed', 'sha256_of', 'versions', 'provenance']
 
 # %% ../nbs/00_models.ipynb #c003
 import hashlib, importlib.util, inspect, platform
@@ -19,13 +19,11 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from transformers import (AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedConfig,
-                          logging)
-from transformers.models.auto import modeling_auto
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, logging
 
 from .base import InputError, brief, check_choice
 from .data import place
-from .folders import check_fit, check_folder, check_loaded, check_sizes, check_vocabulary, loading_error
+from .folders import check_loaded, check_vocabulary, checked_config, loading_error
 
 # %% ../nbs/00_models.ipynb #c007
 def pick_device(device: str | None = None # "cpu", "cuda", "cuda:1", "mps"; None finds the best one
@@ -35,7 +33,8 @@ def pick_device(device: str | None = None # "cpu", "cuda", "cuda:1", "mps"; None
     if device is None: return torch.device(have[-1])
     kind, _, index = str(device).partition(":")
     count = torch.cuda.device_count() if kind == "cuda" else 1
-    if kind in have and (index == "" or index.isascii() and index.isdigit() and int(index) < count): return torch.device(device)
+    number = index.isascii() and index.isdigit() and int(index) < count
+    if kind in have and (index == "" or number): return torch.device(device)
     raise InputError(f"Device {str(device)!r} is not there: this machine has {', '.join(have)}; "
                      f"leave it out to use {have[-1]}.")
 
@@ -63,18 +62,6 @@ def model_source(name: str # "tiny", a local folder, or a name on the hub
     if not folder.is_dir() and (folder.is_absolute() or str(name).startswith((".", "~")) or str(name).count("/") > 1):
         raise InputError(f"There is no folder {name!r}: expected a local model folder, a name on the hub, or tiny.")
     return str(folder) if folder.is_dir() else str(name)
-
-# %% ../nbs/00_models.ipynb #c019
-def check_causal(name: str, config) -> None:
-    "Raises `InputError` unless `config` is a decoder-only language model's."
-    kind = config.model_type
-    encoder = kind in modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES and not getattr(config, "is_decoder", False)
-    causal = kind in modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES or getattr(config, "auto_map", None)
-    if config.is_encoder_decoder: found = "a sequence-to-sequence model"
-    elif encoder: found = "an encoder-only model"
-    elif causal: return
-    else: found = "no causal language model"
-    raise InputError(f"Model {name!r} ({kind}) is {found}: expected a causal language model such as gpt2 or Llama-2.")
 
 # %% ../nbs/00_models.ipynb #c022
 def quantization(quantize: str | None # None, "8bit" or "4bit"
@@ -135,11 +122,7 @@ def load_model(name: str = "gpt2", # "tiny", a local folder, or a name on the Hu
     device, placing = pick_device(None if spread else device), quantization(quantize) or spread
     try:
         with quiet_loading():
-            shapes = check_folder(name, Path(source)) if Path(source).is_dir() else None
-            check_sizes(name, PreTrainedConfig.get_config_dict(source, revision=revision)[0])
-            config = AutoConfig.from_pretrained(source, **where)
-            check_causal(name, config)
-            if shapes and not trust_remote_code: check_fit(name, config, shapes)
+            config = checked_config(name, source, **where)
             part = "tokenizer"
             tokenizer = load_tokenizer(source, **where)
             part = "weights"

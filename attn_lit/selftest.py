@@ -25,7 +25,8 @@ from torch import Tensor, nn
 from .attention import eager
 from .base import InputError
 from .intervene import intervened
-from .models import Encoded, Parts, check_causal, encode, pad_batch
+from .folders import check_causal
+from .models import Encoded, Parts, encode, pad_batch
 from .reference import DEFINITIONS, Rows
 from .stream import run
 from .watch import joined, observe
