@@ -3,7 +3,7 @@ SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run setup test hub golden coverage bench lint docs readme export hooks clean
+.PHONY: help run setup test test-oldest test-newest hub golden coverage bench lint types docs docs-check readme export hooks clean
 
 PYTHON  ?= python3
 VENV    ?= .venv
@@ -22,21 +22,31 @@ pip     := $(bin)/python -m pip --disable-pip-version-check install -qq --constr
 facts   := settings.ini setup.py pyproject.toml constraints.txt
 offline := HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 
+define suite
+failed=0; \
+echo "── nbdev_test of nbs/, $(WORKERS) at a time"; \
+$(offline) $(1)/python scripts/notebooks.py --workers $(WORKERS) || failed=1; \
+echo "── pytest of tests/, $(WORKERS) at a time"; \
+$(offline) OMP_NUM_THREADS=1 $(1)/python -m pytest --numprocesses $(WORKERS) --dist worksteal || failed=1; \
+exit $$failed
+endef
+
 help: ## this list
 	@echo "make run, with MODEL=$(MODEL) OUT=$(OUT) ARGS=\"…\"; make bench takes ARGS; the others no argument."
-	@sed -nE 's/^([a-z-]+):.*## (.*)/\1|\2/p' Makefile | while IFS='|' read -r name does; do printf '  make %-10s %s\n' "$$name" "$$does"; done
+	@sed -nE 's/^([a-z-]+):.*## (.*)/\1|\2/p' Makefile | while IFS='|' read -r name does; do printf '  make %-11s %s\n' "$$name" "$$does"; done
 
 run: $(VENV)/.run ## map every head of MODEL (default: the bundled one, offline) and write OUT
 	@echo "── attn-lit run --model $(MODEL) --out $(OUT) $(ARGS)"
 	@$(if $(filter tiny,$(MODEL)),$(offline)) $(bin)/attn-lit run --model $(MODEL) --out $(OUT) $(ARGS)
 
-test: $(VENV)/.dev ## every notebook as a test, WORKERS at a time, then tests/ with pytest
-	@failed=0; \
-	echo "── nbdev_test of nbs/, $(WORKERS) at a time"; \
-	$(offline) $(bin)/python scripts/notebooks.py --workers $(WORKERS) || failed=1; \
-	echo "── pytest of tests/"; \
-	$(offline) $(bin)/python -m pytest || failed=1; \
-	exit $$failed
+test: $(VENV)/.dev ## every notebook as a test, then tests/ with pytest, WORKERS at a time
+	@$(call suite,$(bin))
+
+test-oldest: .venv-oldest/.dev ## the same with the lowest versions that settings.ini allows, in .venv-oldest
+	@$(call suite,.venv-oldest/bin)
+
+test-newest: .venv-newest/.dev ## the same with the newest versions there are, in .venv-newest
+	@$(call suite,.venv-newest/bin)
 
 hub: $(VENV)/.dev ## the numbers published of gpt2, with its weights from the hub
 	@echo "── pytest -m hub"
@@ -62,6 +72,10 @@ bench: $(VENV)/.dev ## statistics and ablation of every head, beside other ways:
 lint: $(VENV)/.dev ## ruff over modules, notebooks, tests, scripts and bench
 	@echo "── ruff"
 	@$(bin)/python -m ruff check --output-format concise .
+
+types: $(VENV)/.dev ## mypy over the modules
+	@echo "── mypy"
+	@$(bin)/python -m mypy
 
 docs: $(VENV)/.dev ## stage the site, check it, render it to _docs with Quarto, open every page in Chromium
 	@echo "── the site"
@@ -92,18 +106,33 @@ $(bin)/python:
 		{ echo "Python 3.10 or newer is needed; name one with: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
 	@$(PYTHON) -m venv $(VENV)
 
+# Where torch is looked up, for environment $(1): in TORCH_INDEX too, if it can be reached and torch is not there yet.
+define torch_index
+index=; if [ -n "$(TORCH_INDEX)" ] && ! $(1)/bin/python -c 'import torch' 2>/dev/null; then \
+	if $(1)/bin/python -c 'import urllib.request as u; u.urlopen("$(TORCH_INDEX)/torch/", timeout=10)' 2>/dev/null; \
+	then index="--extra-index-url $(TORCH_INDEX)"; \
+	else echo "   $(TORCH_INDEX) cannot be reached: torch comes from where pip looks by default"; fi; fi
+endef
+
 # torch first and by itself, so that only it is looked up in TORCH_INDEX.
 $(VENV)/.run: $(facts) | $(bin)/python
 	@echo "── run-time dependencies (once; a few minutes)"
-	@index=; if [ -n "$(TORCH_INDEX)" ] && ! $(bin)/python -c 'import torch' 2>/dev/null; then \
-		if $(bin)/python -c 'import urllib.request as u; u.urlopen("$(TORCH_INDEX)/torch/", timeout=10)' 2>/dev/null; \
-		then index="--extra-index-url $(TORCH_INDEX)"; \
-		else echo "   $(TORCH_INDEX) cannot be reached: torch comes from where pip looks by default"; fi; fi; \
-		$(pip) $$index torch
+	@$(call torch_index,$(VENV)); $(pip) $$index torch
 	@$(pip) --editable .
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.run
 	@echo "── development dependencies (once)"
 	@$(pip) --editable '.[dev]'
+	@touch $@
+
+# Environments beside .venv, without constraints.txt: scripts/versions.py says what goes into them.
+.venv-%/.dev: settings.ini scripts/versions.py
+	@echo "── environment in .venv-$* (once; a few minutes)"
+	@$(PYTHON) -m venv .venv-$*
+	@$(PYTHON) scripts/versions.py $* > .venv-$*/requirements.txt
+	@$(call torch_index,.venv-$*); \
+		.venv-$*/bin/python -m pip --disable-pip-version-check install -qq $$index "$$(grep '^torch[>=]' .venv-$*/requirements.txt)"
+	@.venv-$*/bin/python -m pip --disable-pip-version-check install -qq --requirement .venv-$*/requirements.txt
+	@.venv-$*/bin/python -m pip --disable-pip-version-check install -qq --no-deps --editable .
 	@touch $@

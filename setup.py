@@ -30,7 +30,7 @@ setup(
                 + [f"Programming Language :: Python :: {v}" for v in PYTHONS],
     python_requires=f">={cfg['min_python']}",
     packages=find_packages(include=[cfg["lib_name"], cfg["lib_name"] + ".*"]),
-    package_data={cfg["lib_name"]: ["*.json", "*.js", "*.css", "tiny/*"]},
+    package_data={cfg["lib_name"]: ["*.json", "*.js", "*.css", "py.typed", "tiny/*"]},
     install_requires=cfg["requirements"].split(),
     extras_require={x: cfg[f"{x}_requirements"].split() for x in ("lens", "quant", "fast", "dev")},
     entry_points={"console_scripts": cfg["console_scripts"].split(),
