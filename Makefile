@@ -3,7 +3,8 @@ SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run setup test test-oldest test-newest hub golden coverage bench lint types docs docs-check readme export hooks clean
+.PHONY: help run setup test test-oldest test-newest hub golden coverage bench lint types docs docs-check readme export hooks \
+	clean
 
 PYTHON  ?= python3
 VENV    ?= .venv

@@ -47,8 +47,8 @@ def run_command(
         matplotlib.use("agg") # no screen is needed
         run = run_pipeline(settings, plan=plan)
     except KeyboardInterrupt:
-        print(f"\nattn-lit: interrupted; what was measured is kept in {settings.out}, and the same command goes on from "
-              "there.", file=sys.stderr)
+        print(f"\nattn-lit: interrupted; what was measured is kept in {settings.out}, and the same command goes on "
+              "from there.", file=sys.stderr)
         raise SystemExit(130) from None
     if not run.helps: print(report(run))
 

@@ -131,7 +131,7 @@ def read_table(text: str, delimiter: str) -> list[dict]:
                 names = [str(i) for i, _ in enumerate(fields, 1)]
             if len(fields) != len(names):
                 n = f"{len(fields)} field{'s'*(len(fields) != 1)}"
-                raise csv.Error(f"line {line} has {n} and the first has {len(names)}: expected the same number (in CSV, "
+                raise csv.Error(f"line {line} has {n} and the first has {len(names)}: expected the same number (in CSV "
                                 "a text with a comma needs quotes around it)")
             rows.append({name: value or None for name, value in zip(names, fields)})
     return rows

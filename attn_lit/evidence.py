@@ -45,7 +45,8 @@ class Design:
         return r(scores, self.labels, self.covariates, resolution=self.resolution)
     def test(self, result: HeadResult) -> HeadResult:
         "The result with its effect, interval, p, q and p_max_t; raises `InputError` if the items do not allow a test."
-        result, n = replace(result, effect=self.effect(result.scores), how=self), draws(self.n, int(np.prod(result.scores.shape[1:])))
+        result = replace(result, effect=self.effect(result.scores), how=self)
+        n = draws(self.n, result.effect.size)
         if self.labels is None: return with_sign_flip(result, self.clusters, n, self.seed)
         return with_label_permutation(result, self.labels, self.covariates, self.method, n, self.seed, self.resolution)
     def pick(self, items: np.ndarray) -> "Design":

@@ -40,9 +40,9 @@ def running_loop() -> asyncio.AbstractEventLoop | None:
     with suppress(RuntimeError): return asyncio.get_running_loop()
 
 class Latest:
-    "The newest of many requests: begun when none follows for a moment, worked on in a thread, shown if still the newest."
+    "The newest of many requests: begun when none follows for a moment, done in a thread, shown if still the newest."
     def __init__(self,
-                 work: Callable, # work(asked, check), in a thread; check() raises `Superseded` if nobody waits any longer
+                 work: Callable, # work(asked, check), in a thread; check() raises `Superseded` once it is outdated
                  draw: Callable, # draw(what work gave), on the loop
                  show: Callable, # show(what draw gave)
                  fail: Callable, # fail(the exception of either)
@@ -147,8 +147,10 @@ def controls(names: list[str], analyses: list[str], **values) -> dict: # name â†
         add=widgets.Button(description="Load", tooltip="Load the other model", layout=widgets.Layout(width="70px")),
         analysis=field(widgets.Dropdown, "Analysis", "420px", options=analyses, value=values["analysis"]),
         words=field(widgets.Text, "Words", "320px", value=values["words"], placeholder="king, queen"),
-        layer=field(widgets.BoundedIntText, "Layer", "150px", min=0, max=0, continuous_update=True),
-        head=field(widgets.BoundedIntText, "Head", "150px", min=0, max=0, continuous_update=True))
+        layer=field(widgets.BoundedIntText, "Layer", "150px", min=0, max=0, continuous_update=True,
+                    tooltip="which layer, counted from 0"),
+        head=field(widgets.BoundedIntText, "Head", "150px", min=0, max=0, continuous_update=True,
+                   tooltip="which head of the layer, counted from 0"))
 
 # %% ../nbs/13_explorer.ipynb #c023
 class Explorer(widgets.VBox):
@@ -256,7 +258,7 @@ class Explorer(widgets.VBox):
     def _repr_mimebundle_(self, **kwargs) -> dict:
         "The live widget, and the present picture with its caption for pages that have no kernel."
         bundle, picture = super()._repr_mimebundle_(**kwargs), self.picture
-        if picture is None: return {**bundle, "text/html": self.shown.value, "text/plain": "an explorer without a picture"}
+        if picture is None: return {**bundle, "text/html": self.shown.value, "text/plain": "no picture"}
         return {**bundle, "image/png": base64.b64encode(picture.png).decode(), "text/html": picture_html(picture),
                 "text/plain": f"{picture.title}: {picture.says}"}
 

@@ -278,7 +278,8 @@ CAPTIONS = {
         "one that no control shows may still have a cause that none of them covers.",
     "held_out": "Heads were chosen on one half of the data (hollow) and tested on the other (filled, with interval). "
         "The half that chose flatters, as the largest of many are so partly by chance: only the other half counts.",
-    "neurons": "The neurons of one layer that were furthest from zero on this text, and where. What a neuron fires on "
+    "neurons": "The neurons of one layer that were furthest from zero on this text, and where; "
+        "each layer has a scale of its own. What a neuron fires on "
         "in one text is not what it stands for.",
     "lens": "Each cell is the token the model would predict if it stopped after that layer, the colour its "
         "probability. A layer that does not show a word may still hold it in a form that the readout cannot see.",

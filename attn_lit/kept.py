@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['ARRAYS', 'LATER', 'KINDS', 'as_weights', 'write_arrays', 'reading_schema', 'check_version', 'read_record', 'as_map',
-           'as_heads', 'as_frame', 'result_from', 'table_from', 'Kept', 'read_arrays', 'check_fit', 'read_kept',
-           'earlier_figures']
+           'as_heads', 'as_frame', 'result_from', 'table_from', 'lens_from', 'Kept', 'read_arrays', 'check_fit',
+           'read_kept', 'earlier_figures']
 
 # %% ../nbs/14_kept.ipynb #c003
 import copy, json, zipfile
@@ -21,6 +21,7 @@ from jaxtyping import Float, UInt8
 from .base import InputError, check_range, whole_file
 from .causal import CausalTable
 from .evidence import HeldOut
+from .lens import Lens
 from .record import SCHEMA_VERSION, results_schema
 from .results import MAPS, HeadResult
 
@@ -118,8 +119,17 @@ def table_from(data: dict # from `CausalTable.to_dict`
                                           "seed")}
     return CausalTable(heads=as_frame(data["heads"]), whole=whole, random=as_frame(data["random"]),
                        sets=np.array(data["random_sets"], float), made=made, **same)
+def lens_from(data: dict # of the record
+              ) -> Lens:
+    "A logit lens again, with the likeliest token of each place alone; raises ValueError if places are missing."
+    n, rows = len(data["tokens"]), data["top"]
+    def column(name): return np.array([row.get(name) for row in rows], float).reshape(-1, n)
+    top = [[[row["top"]] for row in rows[i:i + n]] for i in range(0, len(rows), n)]
+    probs = column("prob")
+    return Lens(data["tokens"], list(range(n)), np.zeros((*probs.shape, 1), int), top, probs[..., None], column("kl"),
+                column("next_prob"), column("next_rank"))
 
-# %% ../nbs/14_kept.ipynb #c015
+# %% ../nbs/14_kept.ipynb #c016
 @dataclass
 class Kept:
     "A run's record, and the numbers of its figures that are too many for it."
@@ -145,7 +155,7 @@ class Kept:
         "The highest q that survives."
         return float(self.record["provenance"]["arguments"].get("alpha", .05))
 
-# %% ../nbs/14_kept.ipynb #c016
+# %% ../nbs/14_kept.ipynb #c017
 KINDS = dict(attention=("u", 4), neurons=("iu", 2), activations=("f", 3)) # array → kind of number, how many axes
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
@@ -186,7 +196,7 @@ def read_kept(path: str | Path # a results file, or the folder of one
         raise InputError(f"{str(path)!r} holds together badly: {str(error).rstrip('.')}.") from error
     return kept
 
-# %% ../nbs/14_kept.ipynb #c018
+# %% ../nbs/14_kept.ipynb #c019
 def earlier_figures(folder: Path) -> list[Path]:
     "The figures in a folder that the record in it lists; none if there is no record that can be read."
     try: names = read_record(folder/"analysis_results.json")["figures"]

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from .base import InputError
 from .data import (
-    ALIASES, DELIMITERS, Items, ending, from_hub, is_local, made, read_file, read_items, reading, split_of, with_split)
+    ALIASES, DELIMITERS, Items, ending, is_local, made, read_file, read_items, reading, split_of, with_split)
 
 # %% ../nbs/00_large.ipynb #c007
 PIECE = 2**18 # bytes, about: 256 kB

@@ -36,7 +36,7 @@ def pick_device(device: str | None = None # "cpu", "cuda", "cuda:1", "mps"; None
     if device is None: return torch.device(have[-1])
     kind, _, index = str(device).partition(":")
     count = torch.cuda.device_count() if kind == "cuda" else 1
-    if kind in have and (index == "" or index.isdigit() and int(index) < count): return torch.device(device)
+    if kind in have and (index == "" or index.isascii() and index.isdigit() and int(index) < count): return torch.device(device)
     raise InputError(f"Device {str(device)!r} is not there: this machine has {', '.join(have)}; "
                      f"leave it out to use {have[-1]}.")
 
@@ -124,16 +124,16 @@ def load_tokenizer(source: str, **kwargs):
 
 # %% ../nbs/00_models.ipynb #c030
 def load_model(name: str = "gpt2", # "tiny", a local folder, or a name on the Hugging Face hub
-               device: str | None = None, # "cpu", "cuda", "cuda:1", "mps"; None finds the best one
+               device: str | None = None, # "cpu", "cuda:1", "mps"; None: the best; "auto": layers over all there are
                dtype: str | torch.dtype | None = None, # "float32", "bfloat16", "float16"; see `pick_dtype`
                quantize: str | None = None, # "8bit" or "4bit", through bitsandbytes
                revision: str | None = None, # branch, tag or commit on the hub
                trust_remote_code: bool = False # run the repository's own Python code
                ) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]: # tokenizer, model
     "Tokenizer and model, for evaluation, from safetensors only; raises `InputError` with one sentence if that fails."
-    source, chip = model_source(name), pick_device(device)
-    where, placing = dict(revision=revision, trust_remote_code=trust_remote_code), quantization(quantize)
-    part = "configuration"
+    source, spread = model_source(name), dict(device_map="auto") if device == "auto" else {}
+    where, part = dict(revision=revision, trust_remote_code=trust_remote_code), "configuration"
+    chip, placing = pick_device(None if spread else device), quantization(quantize) or spread
     try:
         with quiet_loading():
             shapes = check_folder(name, Path(source)) if Path(source).is_dir() else None

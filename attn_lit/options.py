@@ -21,7 +21,7 @@ HELP = dict(
     model="tiny, a local folder, or a name on the Hugging Face hub",
     quick="every other built-in pair, at most 200 items of each data set, figures of three layers",
     skip="sentiment, bias, instruction or neurons; several may follow", out="the folder that figures and results go to",
-    device="cpu, cuda, cuda:1, mps; found by itself if left out", dtype="float32, bfloat16 or float16",
+    device="cpu, cuda, cuda:1, mps; found by itself if left out; auto spreads the layers over all devices", dtype="float32, bfloat16 or float16",
     quantize="8bit or 4bit, with bitsandbytes and a GPU",
     text="the text that attention, neuron and lens figures show", layer="draw this layer only",
     head="draw this head of the layer",

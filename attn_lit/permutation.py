@@ -94,7 +94,8 @@ def check_scores(scores, n: int) -> Scores: # (item, layer, head)
     array = scores if isinstance(scores, OnDisk) else np.asarray(scores, float)
     if array.ndim != 3 or 0 in array.shape:
         raise InputError(f"The scores have shape {array.shape}: expected (item, layer, head), each at least 1.")
-    if any(np.isinf(flat).any() for flat in head_blocks(array)): raise InputError("Some scores are infinite: expected finite numbers, NaN where missing.")
+    if any(np.isinf(flat).any() for flat in head_blocks(array)):
+        raise InputError("Some scores are infinite: expected finite numbers, NaN where missing.")
     if n >= 1: return array
     raise InputError(f"n is {n}: expected at least 1 permutation or resample.")
 

@@ -23,7 +23,8 @@ from .attention import get_attentions, head_pattern
 from .base import InputError
 from .canvas import look
 from .experiment import set_up
-from .figures import plot_ablation_matrix, plot_attention_heatmap, plot_entropy_heatmap, plot_neurons, strongest
+from .figures import (
+    plot_ablation_matrix, plot_attention_heatmap, plot_entropy_heatmap, plot_neurons, strongest)
 from .instruction import MARKERS
 from .lens import Lens, logit_lens
 from .maps import plot_head_map
@@ -95,15 +96,21 @@ def picture_html(picture: Picture, old: bool = False) -> str: # `old`: something
     a, pale = picture, "opacity:.25;filter:grayscale(1);"*old
     alt, head = text_html(f"{a.asked.analysis}: {a.says}", 2000), "The last picture, no longer what is asked: "*old
     return (f'<figure style="margin:0"><img style="max-width:100%;{pale}" alt="{alt}" src="{a.uri}">'
-            f'<figcaption style="line-height:1.45;overflow-wrap:anywhere"><div>{head}<b>{text_html(a.title, 4000)}</b>'
-            f'</div><div>{text_html(a.says, 2000)} {text_html(a.caution, 2000)}</div></figcaption></figure>')
+            f'<figcaption style="max-width:760px;line-height:1.45;overflow-wrap:anywhere"><div>{head}'
+            f'<b>{text_html(a.title, 4000)}</b></div><div>{text_html(a.says, 2000)} {text_html(a.caution, 2000)}</div>'
+            '</figcaption></figure>')
 
 # %% ../nbs/13_pictures.ipynb #c010
-def read_attention(text, tokenizer, model, words): return get_attentions(text, tokenizer, model)
+def read_attention(text: str, tokenizer, model, words: str) -> tuple:
+    "Tokens and patterns."
+    return get_attentions(text, tokenizer, model)
 
-def draw_attention(data, layer, head): return plot_attention_heatmap(data[1], data[0], layer, head)
+def draw_attention(data: tuple, layer: int, head: int) -> Axes:
+    "One head's heatmap."
+    return plot_attention_heatmap(data[1], data[0], layer, head)
 
-def attention_says(data, layer, head):
+def attention_says(data: tuple, layer: int, head: int) -> str:
+    "How much goes to the first token, and the strongest look at another."
     tokens, attn = data
     pattern = head_pattern(attn, layer, head).numpy()
     says = f"Layer {layer}, head {head}, on {plural(len(tokens), 'token')}; rows read, columns are read."
@@ -165,9 +172,8 @@ def on_words(what: str, wanted: list[str] | None = None) -> Analysis: # None: th
     def says(data, layer, head):
         found, values = data
         return f"Marked: {', '.join(found)}. " + map_says(values, layer, head, "of a query's attention beyond chance")
-    caution = ("One text, its own scale of colours and no comparison: the analyses compare texts that differ in the "
-               "words' sense alone.")
-    return Analysis(read, draw, says, caution, ("layer", "head") + ("words",)*(wanted is None))
+    return Analysis(read, draw, says, "One text on a scale of its own, and nothing that it is compared with.",
+                    ("layer", "head") + ("words",)*(wanted is None))
 
 # %% ../nbs/13_pictures.ipynb #c022
 def read_losses(text: str, tokenizer, model, words: str): # (map, loss of the whole model)
@@ -175,29 +181,40 @@ def read_losses(text: str, tokenizer, model, words: str): # (map, loss of the wh
     scores, clean = changes(set_up([text], tokenizer, model), "exact", tokenizer, model)
     return scores[0], float(clean[0])
 
-def draw_losses(data, layer, head): return plot_ablation_matrix(data[0], **framed(data[0], layer, head))
+def draw_losses(data: tuple, layer: int, head: int) -> Axes:
+    "The matrix, one head framed."
+    return plot_ablation_matrix(data[0], **framed(data[0], layer, head))
 
-def losses_say(data, layer, head):
+def losses_say(data: tuple, layer: int, head: int) -> str:
+    "The loss of the whole model, and the matrix in words."
     return (f"The whole model has a loss of {number(data[1])} nats per token. Change without a head: "
             + map_says(data[0], layer, head, "nats per token"))
 
 # %% ../nbs/13_pictures.ipynb #c025
-def read_lens(text, tokenizer, model, words): return logit_lens(text, tokenizer, model, k=1)
+def read_lens(text: str, tokenizer, model, words: str) -> Lens:
+    "The logit lens at every token."
+    return logit_lens(text, tokenizer, model, k=1)
 
-def lens_says(lens: Lens, layer, head):
+def lens_says(lens: Lens, layer: int | None, head: int | None) -> str:
+    "What each state says after the text's last token."
     said = [f"{state} {visible(top[-1])}" for state, top in zip(lens.states, lens.top)]
-    return f"Likeliest token after the last one, {visible(lens.tokens[-1])}, by the state it is read at: {', '.join(said)}."
+    return f"Likeliest token after the last, {visible(lens.tokens[-1])}, by the state it is read at: {', '.join(said)}."
 
-def read_neurons(text, tokenizer, model, words): return get_ffn_activations(text, tokenizer, model)
+def read_neurons(text: str, tokenizer, model, words: str) -> Activations:
+    "All FFN neurons at every token."
+    return get_ffn_activations(text, tokenizer, model)
 
-def draw_neurons(data: Activations, layer, head): return plot_neurons(data.acts, data.tokens, layer, k=20)
+def draw_neurons(data: Activations, layer: int, head: int | None) -> Axes:
+    "The 20 neurons of the layer that are furthest from zero anywhere."
+    return plot_neurons(data.acts, data.tokens, layer, k=20)
 
-def neurons_say(data: Activations, layer, head):
+def neurons_say(data: Activations, layer: int, head: int | None) -> str:
+    "The one that is furthest from zero, and where."
     acts = data.acts[layer]
     neuron = strongest(acts, 1)[0]
     pos = np.abs(acts[:, neuron]).argmax()
-    return (f"{min(20, acts.shape[1])} of {acts.shape[1]} neurons of layer {layer}. Furthest from zero: neuron {neuron} "
-            f"at {visible(data.tokens[pos])}, token {pos}, with {number(acts[pos, neuron])}.")
+    return (f"{min(20, acts.shape[1])} of {acts.shape[1]} neurons of layer {layer}. Furthest from zero: {neuron} at "
+            f"{visible(data.tokens[pos])}, token {pos}, with {number(acts[pos, neuron])}.")
 
 # %% ../nbs/13_pictures.ipynb #c027
 ANALYSES: dict[str, Analysis] = {
@@ -208,7 +225,7 @@ ANALYSES: dict[str, Analysis] = {
     "Attention on sentiment words": on_words("sentiment words", all_words(SENTIMENT_KEYWORDS)),
     "Attention on pronouns": on_words("pronouns", list(GENDERED)),
     "Attention on imperative markers": on_words("imperative markers", all_words(MARKERS)),
-    "Attention on words of your own": on_words("chosen words"),
+    "Attention on words of your own": on_words("words of your own"),
     "Logit lens": Analysis(read_lens, lambda lens, layer, head: lens.plot(), lens_says,
                            "Early states are read by an end that was trained for the last one.", ()),
     "FFN neurons of the layer": Analysis(read_neurons, draw_neurons, neurons_say,

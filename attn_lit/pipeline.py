@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
 from hashlib import sha256
 from pathlib import Path
+from tempfile import TemporaryFile
 
 import numpy as np
 import torch
@@ -47,8 +48,7 @@ def output_folder(path: str) -> Path:
     folder = Path(path)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe = folder/f".attn_lit_{os.getpid()}"
-        probe.touch(); probe.unlink()
+        with TemporaryFile(dir=folder): pass
     except OSError as error:
         raise InputError(f"Cannot write to --out {path!r}: {error.strerror}; name another folder.") from error
     return folder
@@ -258,7 +258,8 @@ def load(settings: Settings): # tokenizer, model
 
 def prepared(settings: Settings, plan: str | None) -> tuple[Settings, Inputs, str, dict]:
     "What is asked for, what is read, the plan, and what is noted of it."
-    if plan: settings, inputs, digest = read_plan(plan, **{name: getattr(settings, name) for name in WHERE})
+    where = {name: getattr(settings, name) for name in WHERE}
+    if plan: settings, inputs, digest = read_plan(plan, settings.trust_remote_code, **where)
     else: inputs = load_inputs(check_settings(settings))
     text = Path(plan).read_text(encoding="utf-8") if plan else plan_text(make_plan(settings, inputs))
     return settings, inputs, text, dict(given=bool(plan), sha256=digest if plan else sha256(text.encode()).hexdigest())
@@ -281,7 +282,7 @@ def run_pipeline(settings: Settings, # what to do
                  say: Callable[[str], None] = print, # where lines of progress go
                  plan: str | None = None # a file from `attn-lit plan`; of the settings only out and device count then
                  ) -> Run: # with all that was found
-    "Every analysis on one model, written to `settings.out`; called again, it goes on. `InputError` keeps what was done."
+    "Every analysis on one model, written to `settings.out`; called again, it goes on from what an `InputError` left."
     output_folder(settings.out)
     settings, inputs, text, noted = prepared(settings, plan)
     torch.manual_seed(settings.seed)

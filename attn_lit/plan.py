@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ROLES', 'PARTS', 'TESTED', 'CAUSAL', 'HOW_CAUSAL', 'CORRECTION', 'HELD_OUT', 'Inputs', 'built_in', 'some_of',
            'pairs_built_in', 'read_data', 'digest', 'source_of', 'gather', 'load_inputs', 'some_of_them', 'fitting',
-           'make_plan', 'plan_text', 'settings_of', 'read_plan']
+           'make_plan', 'plan_text', 'PlanLoader', 'plan_in', 'settings_of', 'read_plan']
 
 # %% ../nbs/14_plan.ipynb #c003
 import hashlib, json
@@ -18,9 +18,9 @@ import numpy as np
 import yaml
 
 import attn_lit
-from .base import InputError, check_choice, differences
+from .base import InputError, brief, check_choice, differences, listed
 from .bias import PAIRS, TEMPLATES, Pair
-from .data import Items
+from .data import Items, cause, decoded
 from .formats import bias_items, instruction_items, sentiment_items
 from .instruction import ANSWERS, INSTRUCTIONS, MARKERS, PLAIN
 from .large import Column, column
@@ -193,6 +193,28 @@ def plan_text(plan: dict) -> str:
     return yaml.dump(plan, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=110)
 
 # %% ../nbs/14_plan.ipynb #c024
+class PlanLoader(yaml.SafeLoader):
+    "YAML as `plan_text` writes it: plain values, no aliases, which can stand for a billion, and no key twice."
+    def compose_node(self, parent, index):
+        if self.check_event(yaml.AliasEvent): raise ValueError("it has an alias (*): expected every value in full")
+        return super().compose_node(parent, index)
+    def construct_mapping(self, node, deep=False):
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        if twice := [key for key, n in Counter(keys).items() if n > 1]:
+            raise ValueError(f"line {node.start_mark.line + 1}: the key {brief(twice[0])} stands twice")
+        return super().construct_mapping(node, deep)
+
+def plan_in(path: str) -> tuple[object, str]: # the plan; the SHA-256 of the file
+    "What a plan's file holds; raises `InputError` if it cannot be read."
+    try:
+        if not Path(path).is_file(): raise ValueError("there is no such file")
+        data = Path(path).read_bytes()
+        plan = yaml.load(decoded(data, path), PlanLoader) # a SafeLoader: tags make no objects
+        json.dumps(plan, ensure_ascii=False, default=str).encode()
+    except InputError: raise
+    except Exception as error: raise InputError(f"Plan {brief(path, 200)} cannot be read: {cause(error)}.") from error
+    return plan, hashlib.sha256(data).hexdigest()
+
 def settings_of(plan, name: str) -> Settings:
     "The settings that a plan holds; raises `InputError` if it is no plan of ours."
     if not isinstance(plan, dict) or not isinstance(plan.get("settings"), dict):
@@ -200,30 +222,30 @@ def settings_of(plan, name: str) -> Settings:
     words = {k: plan[k] for k in ("keywords", "markers") if k in plan}
     kinds, given = {f.name: f.type for f in fields(Settings)}, plan["settings"] | words
     for key, value in list(given.items()):
-        if key not in kinds: raise InputError(f"{name!r} has an unknown setting {key!r}: expected {', '.join(kinds)}.")
+        if key not in kinds: raise InputError(f"{name!r} has an unknown setting {brief(key)}: expected {', '.join(kinds)}.")
         if not fits_type(value, kinds[key]):
-            raise InputError(f"{name!r} has {value!r} as {key}: that has another type.")
+            raise InputError(f"{name!r} has {brief(value)} as {key}: expected {kinds[key]}.")
         if isinstance(value, int) and fits_type(.5, kinds[key]): given[key] = float(value)
     lists = [some for side in words.values() if isinstance(side, dict) for some in side.values()]
-    if not all(isinstance(some, list) and all(isinstance(word, str) for word in some) for some in lists):
+    names = [side for side in words.values() if isinstance(side, dict) for side in side]
+    if not all(isinstance(some, list) and all(isinstance(word, str) for word in some) for some in [*lists, names]):
         raise InputError(f"{name!r} has words that are no texts: expected named lists of words, in quotes where YAML "
                          "would read them as something else (no, yes, null).")
     return Settings(**given | dict(skip=tuple(given.get("skip", ()))))
 
 def read_plan(path: str, # from `attn-lit plan`
+              trusted: bool = False, # the caller lets the model's own Python code run
               **where # out, device
               ) -> tuple[Settings, Inputs, str]: # and the SHA-256 of the file
     "What a plan asks for; raises `InputError` if it cannot be read, or would not be run just as it says."
-    try:
-        data = Path(path).read_bytes()
-        plan = yaml.safe_load(data.decode("utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"Plan {path!r} cannot be read: {' '.join(str(error).split())[:200]}.") from error
+    plan, sha256 = plan_in(path)
     settings = replace(settings_of(plan, path), **where)
+    if settings.trust_remote_code and not trusted:
+        raise InputError(f"Plan {path!r} lets the model's own Python code run: add --trust-remote-code if you trust it.")
     lexicon_free = check_settings(replace(settings, lexicon=None)) # its words are in the plan
     inputs = load_inputs(lexicon_free)
     now = json.loads(json.dumps(make_plan(settings, inputs)))
     other = [d for d in differences(plan, now) if d != "attn_lit"]
-    if not other: return lexicon_free, inputs, hashlib.sha256(data).hexdigest()
-    raise InputError(f"Plan {path!r} would not be run as it says: {', '.join(other[:5])} "
+    if not other: return lexicon_free, inputs, sha256
+    raise InputError(f"Plan {path!r} would not be run as it says: {listed(other, 5)} "
                      f"{'differs' if len(other) == 1 else 'differ'} now; restore the data, or make a new plan.")

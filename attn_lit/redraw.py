@@ -10,19 +10,17 @@ __all__ = ['PICTURES', 'DRAWINGS', 'Drawing', 'attention_drawings', 'neuron_draw
 # %% ../nbs/14_redraw.ipynb #c003
 import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from .base import InputError, check_choice, whole_file
 from .canvas import FORMATS, save_figure
 from .causal import CausalTable, table_title
-from .figures import (
-    CAPTIONS, plot_attention_heatmap, plot_layer_heads, plot_logit_lens, plot_neurons, plot_summary)
-from .findings import plot_controls, plot_findings, plot_held_out, threshold
-from .kept import ARRAYS, Kept, read_kept
+from .figures import CAPTIONS, plot_attention_heatmap, plot_layer_heads, plot_neurons, plot_summary
+from .findings import plot_controls, plot_held_out, threshold
+from .kept import ARRAYS, Kept, lens_from, read_kept
 from .results import HeadResult, marked_heads, plural
 
 # %% ../nbs/14_redraw.ipynb #c007
@@ -59,14 +57,10 @@ def neuron_drawings(kept: Kept) -> Iterator[Drawing]:
 
 def lens_drawings(kept: Kept) -> Iterator[Drawing]:
     "The logit lens."
-    found = kept.record["analyses"]["lens"]
-    rows, n = found["top"], len(found["tokens"])
-    places = [rows[i:i + n] for i in range(0, len(rows), n)] # positions of each state
-    states, probs = [place[0]["state"] for place in places], np.array([row["prob"] for row in rows], float)
-    yield Drawing("logit_lens", CAPTIONS["lens"], f"The likeliest next token after each of {len(states)} states of the "
-                  f"residual stream at {plural(n, 'token')}, coloured by its probability.",
-                  partial(plot_logit_lens, probs.reshape(-1, n), [[row["top"] for row in place] for place in places],
-                          found["tokens"], rows=states, label="probability of that token"))
+    lens = lens_from(kept.record["analyses"]["lens"])
+    says = (f"The likeliest next token after each of {len(lens.states)} states of the residual stream at "
+            f"{plural(len(lens.tokens), 'token')}, coloured by its probability.")
+    yield Drawing("logit_lens", CAPTIONS["lens"], says, lens.plot)
 
 # %% ../nbs/14_redraw.ipynb #c009
 PICTURES = dict(entropy="entropy_heatmap", sentiment="sentiment_head_correlations", bias="bias_differential_heads",
@@ -97,9 +91,9 @@ def map_drawings(name: str, kept: Kept) -> Iterator[Drawing]:
 
 def stereotype_drawings(kept: Kept) -> Iterator[Drawing]:
     "Attention towards the stereotype's pronoun."
-    result = kept.maps["bias_stereotype"]
-    yield Drawing("bias_stereotype_heads", CAPTIONS["stereotype"], map_says(result, kept.alpha), partial(
-        plot_findings, result, alpha=kept.alpha, title="Attention towards the stereotype"))
+    result = replace(kept.maps["bias_stereotype"], analysis="towards the stereotype")
+    yield Drawing("bias_stereotype_heads", CAPTIONS["stereotype"], map_says(result, kept.alpha),
+                  partial(plot_controls, result, alpha=kept.alpha))
 
 def causal_drawings(kept: Kept) -> Iterator[Drawing]:
     "What taking heads out did, for each analysis of which it was tried."
@@ -124,9 +118,10 @@ def overview_drawings(kept: Kept) -> Iterator[Drawing]:
 
 # %% ../nbs/14_redraw.ipynb #c010
 DRAWINGS: dict[str, Callable[[Kept], Iterator[Drawing]]] = dict(
-    attention=attention_drawings, **{name: partial(map_drawings, name) for name in PICTURES if name != "ablation"},
-    bias_stereotype=stereotype_drawings, neurons=neuron_drawings, lens=lens_drawings,
-    ablation=partial(map_drawings, "ablation"), causal=causal_drawings, overview=overview_drawings)
+    attention=attention_drawings, entropy=partial(map_drawings, "entropy"),
+    sentiment=partial(map_drawings, "sentiment"), bias=partial(map_drawings, "bias"),
+    bias_stereotype=stereotype_drawings, instruction=partial(map_drawings, "instruction"), neurons=neuron_drawings,
+    lens=lens_drawings, ablation=partial(map_drawings, "ablation"), causal=causal_drawings, overview=overview_drawings)
 
 def drawings(kept: Kept, # from `read_kept`, or of a run under way
              analysis: str | None = None # of this one only

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['SHOWN', 'PATTERNS', 'BY_LAYER', 'ROOM', 'DOUBTS', 'REPORT', 'text', 'terms', 'listed', 'asked_for', 'data_table',
-           'frame_html', 'scrolled', 'heads_to_show', 'fitting_top', 'head_viewers', 'map_viewers', 'packed_picture',
-           'figure_html', 'figures_html', 'status_html', 'causal_html', 'section', 'found_html', 'contents',
-           'report_sections', 'report_page', 'write_report']
+           'frame_html', 'scrolled', 'heads_to_show', 'fitting_top', 'head_viewers', 'lens_viewer', 'map_viewers',
+           'packed_picture', 'figure_html', 'figures_html', 'banner', 'status_html', 'causal_html', 'section',
+           'found_html', 'contents', 'report_sections', 'report_page', 'write_report']
 
 # %% ../nbs/14_report.ipynb #c003
 import base64, io, re
@@ -22,12 +22,12 @@ from .causal import CausalTable, flagged_heads, names
 from .findings import titled
 from .headmap import head_map
 from .headtable import head_table
-from .kept import Kept, read_kept
+from .kept import Kept, lens_from, read_kept
 from .page import POLICY, View, package_file, parts_html, text_html
 from .pixels import pattern_bytes, pattern_viewer
 from .redraw import Drawing, drawings
 from .results import count_says
-from .strips import token_strip
+from .strips import MAX_CELLS, lens_table, token_strip
 from .viewers import heads_viewer, longest_text
 
 # %% ../nbs/14_report.ipynb #c007
@@ -50,11 +50,13 @@ def asked_for(record: dict) -> str: # HTML
     given = {name: value for name, value in made["arguments"].items()
              if value not in (None, [], {}, False) and name not in ("model", "out", "text", "seed")}
     plan = record.get("plan", {}).get("sha256", "")[:12]
+    passed = [check for check in record.get("self_test", {}).get("checks", []) if check["passed"]]
     return terms(dict(
         model=f"{made['model']} ({made['model_class']}, {made['n_parameters']:,} parameters)",
         revision=made["revision"],
         weights=listed({name: sha[:12] for name, sha in made["weights_sha256"].items()}),
         tokenizer=made["tokenizer_sha256"][:12], computed=f"{made['dtype']} on {made['device']}, {made['platform']}",
+        **{"self-test": f"{len(passed)} checks passed" if passed else None},
         text=made["arguments"].get("text"), settings=listed(given), seed=made["seed"], plan=plan,
         started=made["started"],
         seconds=f"{sum(seconds.values()):.0f} ({listed({k: f'{v:.1f}' for k, v in seconds.items()})})",
@@ -119,6 +121,12 @@ def head_viewers(kept: Kept) -> Iterator[View]:
                           note="Most heads of most models read the first token; that is no finding about this one.")
     if len(tokens) <= longest_text(len(heads)): yield heads_viewer(attn, tokens, heads, "The same heads in CircuitsVis")
 
+def lens_viewer(kept: Kept) -> list[View]:
+    "The logit lens as a table to walk through, if there is one of a size that can be shown."
+    if "lens" not in kept.record["analyses"]: return []
+    lens = lens_from(kept.record["analyses"]["lens"])
+    return [lens_table(lens)]*(lens.kl.size <= MAX_CELLS)
+
 def map_viewers(kept: Kept) -> Iterator[View]:
     "A map of every tested analysis; a click opens a head's pattern if all of them fit."
     tested = {name: result for name, result in kept.maps.items() if result.q is not None}
@@ -163,13 +171,19 @@ DOUBTS = ("A head that survives differs in where it looks; whether that matters 
           "by taking it out. That none survives is said of these items: with more there may be some. Controls show "
           "what else could have made a finding, as far as anybody thought of it.")
 
+def banner(what: str, why: str) -> str:
+    "What a reader must know before all else."
+    return f'<p class="failed" role="status"><b>{text(what)}</b>: {text(why)}</p>'
+
 def status_html(record: dict) -> str:
-    "Whether the run went through, and what there is if it did not."
-    if record["status"] == "complete": return ""
-    kept = ", ".join(record["analyses"]) or "nothing"
-    why = f": {text(record['error'])}" if record.get("error") else "."
-    return (f'<p class="failed" role="status"><b>This run is not complete; its status is {text(record["status"])}</b>'
-            f"{why} What was found before is below: {text(kept)}.</p>")
+    "Whether the run went through and the model passed its self-test, and what there is if not."
+    test = record.get("self_test", {})
+    forced = banner("The model failed its self-test, and the run was forced", test.get("failure"))*bool(
+        test.get("forced"))
+    if record["status"] == "complete": return forced
+    there = f"What was found before is below: {', '.join(record['analyses']) or 'nothing'}."
+    why = " ".join([record.get("error", "no reason is noted."), there])
+    return forced + banner(f"This run is not complete; its status is {record['status']}", why)
 
 def causal_html(kept: Kept) -> str:
     "The causal table of each analysis with its reading, or why there is none."
@@ -212,14 +226,15 @@ def report_sections(kept: Kept, folder: Path, views: dict[str, list[View]]) -> l
             section("run", "What was run", asked_for(kept.record) + data_table(kept.record)),
             section("maps", "Maps of heads", shown("maps")), section("table", "Every head", shown("table")),
             section("causal", "Heads taken out", causal_html(kept)),
-            section("text", "Heads on a text", shown("heads")),
+            section("text", "Heads and lens on a text", shown("heads")),
             section("figures", "Figures", main + layered)]
 
 def report_page(kept: Kept, # from `read_kept`, or of a run under way
                 folder: Path # where its figures are
                 ) -> str: # HTML
     "A whole page about a run; it needs no other file and no network."
-    views = dict(maps=[*map_viewers(kept)], table=[head_table(kept)]*bool(kept.maps), heads=[*head_viewers(kept)])
+    views = dict(maps=[*map_viewers(kept)], table=[head_table(kept)]*bool(kept.maps),
+                 heads=[*head_viewers(kept), *lens_viewer(kept)])
     parts = parts_html(("page", *(part for some in views.values() for view in some for part in view.needs)))
     sections = report_sections(kept, folder, views)
     title = text(f"Attention heads of {kept.record['provenance']['model']}", 200)

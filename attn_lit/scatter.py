@@ -95,7 +95,8 @@ def draw_whole(ax: Axes, whole: Mapping, sets: Float[np.ndarray, "set"]) -> Axes
     draw_points(beside, np.zeros(1), pd.DataFrame([whole]), 42, "D")
     beside.hlines(whole["sum_of_singles"], -.62, .62, color=INK, linewidth=1.6, linestyle=(0, (2, 1)), zorder=3)
     beside.set(xlim=(-.8, .8), xticks=[0], facecolor="white")
-    beside.set_xticklabels([f"all {whole['n_heads']} out\ntogether,\namong {len(sets)}\nrandom sets"], fontsize=7.5)
+    says = f"all {whole['n_heads']} out\ntogether,\namong {len(sets)}\nrandom sets\n(own scale)"
+    beside.set_xticklabels([says], fontsize=7.5)
     return beside
 
 def point_legend(ax: Axes, n: int, whole: bool) -> None: # n random heads

@@ -107,7 +107,7 @@ class Store:
     def model(self, tokenizer, model) -> dict:
         "The identity of a model, found out once for as long as its weights stay as they are."
         now = id(model), sum(x._version for x in model.parameters())
-        if now not in self.models: self.models[now] = model, identity(tokenizer, model) # holds the model: ids come again
+        if now not in self.models: self.models[now] = model, identity(tokenizer, model) # held, as ids come again
         return self.models[now][1]
     def key(self, asked: dict, arrays: list[np.ndarray]) -> str:
         "The name of a window: the digest of what is asked, and of which texts."
@@ -125,7 +125,8 @@ def check_manifest(folder: Path, about: dict) -> None:
         with whole_file(path) as part: part.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
         return
     try: theirs = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error: raise InputError(f"{str(path)!r} cannot be read: remove its folder.") from error
+    except (OSError, ValueError) as error:
+        raise InputError(f"{str(path)!r} cannot be read: remove its folder.") from error
     if not (other := differences(theirs, about)): return
     said = ", ".join(told(theirs, about, path) for path in other[:5]) + f" and {len(other) - 5} more"*(len(other) > 5)
     raise InputError(f"{str(folder.parent)!r} holds another run, with other {said}: give the same arguments to go on "
@@ -150,7 +151,8 @@ def kept(folder: str | Path, # where shards go
     try:
         if rank == 0: lock.acquire()
     except Timeout:
-        raise InputError(f"Another run is writing to {str(folder.parent)!r}: wait for it, or name another --out.") from None
+        raise InputError(f"Another run is writing to {str(folder.parent)!r}: wait for it, or name another "
+                         "--out.") from None
     try:
         check_manifest(folder, about)
         if world == 1:

@@ -177,11 +177,12 @@ def measured(texts: Sequence[str | Encoded], # the corpus; a text that is tokens
             yield window, measure(window)
 
 def dealt(texts: Sequence) -> Iterator[tuple[int, list]]: # where a window begins, and its texts
-    "The windows of a corpus in order; to a process beside the first from another place on, so that they share the work."
+    "The windows of a corpus in order; to processes beside the first from other places on, so that they share the work."
     store, starts = STORE.get(), list(range(0, len(texts), WINDOW))
     if store is None or store.rank == 0: yield from cut(texts, WINDOW); return
     at = -(-len(starts)*store.rank//store.world)
-    for start in starts[at:] + starts[:at]: yield start, [texts[i] for i in range(start, min(start + WINDOW, len(texts)))]
+    for start in starts[at:] + starts[:at]:
+        yield start, [texts[i] for i in range(start, min(start + WINDOW, len(texts)))]
 
 # %% ../nbs/02_stream.ipynb #c010g
 def head_statistics(texts: Sequence[str | Encoded], # the corpus; what is tokens already is taken as it is

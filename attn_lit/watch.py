@@ -103,12 +103,12 @@ class Watch:
 # %% ../nbs/02_watch.ipynb #c009
 def plan_for(watch: Watch, mask: Mask, group: int, device) -> Plan:
     "The blocks of a mask and what its queries see; made once for all layers that share the mask."
-    if id(mask) not in watch.plans:
-        batch, columns = watch.batch, torch.cat([kinds_of(watch.batch), watch.marked(device).keys], -1)
+    if (key := (id(mask), device)) not in watch.plans: # layers of one model may lie on several devices
+        batch, columns = watch.batch, torch.cat([kinds_of(watch.batch).to(device), watch.marked(device).keys], -1)
         columns = columns[:, mask.key_offset:mask.key_offset + mask.keys]
         asks = batch.real[:, -mask.queries:]
-        watch.plans[id(mask)] = mask, plan(mask, asks, columns.to(device), rows_a_block(group))
-    return watch.plans[id(mask)][1]
+        watch.plans[key] = mask, plan(mask, asks, columns.to(device), rows_a_block(group))
+    return watch.plans[key][1]
 
 def put(watch: Watch, layers: list[int], rows: dict) -> None:
     "Puts the statistics of some layers away, whose heads stand one after the other."

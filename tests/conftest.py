@@ -16,4 +16,5 @@ def whole_run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole")
     command = [sys.executable, "-c", "from attn_lit.command import main; main()", "run", "--model", "tiny"]
     env = {**os.environ, "HF_HUB_OFFLINE": "1", "COLUMNS": "120"}
-    return subprocess.run([*command, "--out", str(folder)], capture_output=True, text=True, env=env, timeout=300), folder
+    command += ["--out", str(folder)]
+    return subprocess.run(command, capture_output=True, text=True, env=env, timeout=300), folder

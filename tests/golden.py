@@ -1,4 +1,4 @@
-"""The numbers of one run on `tiny` that must not drift: make golden writes them anew, test_golden.py holds runs to them.
+"""The numbers of a run on `tiny` that must not drift: make golden writes them anew, test_golden.py holds runs to them.
 
 Renew them only where a change was meant to change numbers: another definition of a score or test, another bundled
 model, other bundled texts. Say in CHANGELOG.md which numbers moved and why, and look at the diff of tiny.json: what

@@ -55,11 +55,10 @@ WATCH = """() => {
   const field = name => document.getElementById([...root.querySelectorAll("label")]
     .find(label => label.textContent.trim() == name && label.offsetParent)?.htmlFor);
   window.asked = () => {
-    const picked = name => field(name).selectedOptions[0].textContent;
     const at = ["Layer", "Head"].map(field).map((e, i) => e.disabled ? "" : `${["layer", "head"][i]} ${e.value}`);
     const words = field("Words") ? `words: ${field("Words").value}` : "";
-    return [picked("Analysis"), picked("Model"), at.filter(x => x).join(", "), words, `“${field("Text").value}”`]
-      .filter(x => x).join(" · ");
+    const [analysis, model, text] = ["Analysis", "Model", "Text"].map(name => field(name).value);
+    return [analysis, model, at.filter(x => x).join(", "), words, `“${text}”`].filter(x => x).join(" · ");
   };
   window.stale = {longest: 0, since: null, what: null, seen: [], wrong: []};
   const look = () => {
@@ -105,8 +104,7 @@ def server(tmp_path_factory):
     own |= dict(IPYTHONDIR=str(folder/"ipython"), PYTHONPATH=paths, JUPYTER_PREFER_ENV_PATH="1")
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", f"--ServerApp.port={port}",
                "--ServerApp.ip=127.0.0.1", f"--ServerApp.root_dir={folder}", f"--IdentityProvider.token={TOKEN}",
-               "--ServerApp.port_retries=0", "--LabApp.expose_app_in_browser=True", "--LabApp.news_url=None",
-               "--LabApp.extension_manager=readonly",
+               "--ServerApp.port_retries=0", "--LabApp.extension_manager=readonly",
                "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
     with open(folder/"log.txt", "w") as log:
         running = subprocess.Popen(command, env={**os.environ, **own}, stdout=log, stderr=log)
@@ -139,8 +137,9 @@ def page(server, browser):
     page.on("pageerror", lambda error: page.errors.append(str(error)))
     page.on("console", lambda said: page.errors.append(said.text) if said.type == "error" else None)
     page.goto(f"{server}/doc/tree/e.ipynb?token={TOKEN}")
-    page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]").wait_for()
-    page.evaluate("window.jupyterapp.commands.execute('notebook:run-all-cells')")
+    page.get_by_text("Python 3 (ipykernel) | Idle").wait_for()
+    page.locator(".jp-CodeCell .cm-content").first.click()
+    for _ in range(1 + len(VIEWERS)): page.keyboard.press("Shift+Enter")
     page.locator(".attn-lit-explorer[aria-busy=false] img").wait_for()
     page.evaluate(WATCH)
     yield page

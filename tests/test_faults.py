@@ -1,7 +1,8 @@
 """Runs that are stopped, starved, damaged and contradicted: nothing is lost, and the last bit is that of a whole run.
 
 Each run is a process of its own, forked from one that has imported what a run needs. It reads texts in windows of 16,
-so that a few hundred make many shards, and draws no pictures, which takes most of a small run's time.
+so that a hundred make many shards, draws no pictures, writes no report, and has tested its model once: that takes most
+of the time of a small run.
 """
 import json
 import os
@@ -13,6 +14,8 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from attn_lit.models import TINY
@@ -21,10 +24,15 @@ FORKER = """
 import json, os, signal, sys
 import torch
 torch.set_num_threads(1)
-from attn_lit import command, findings, pipeline, stream
+from attn_lit import command, pipeline, stream
 stream.WINDOW = 16
 pipeline.STAGES = {name: pipeline.STAGES[name] for name in ("sentiment", "ablation")}
-pipeline.overview = pipeline.Run.draw = findings.plot_controls = lambda *args, **kwargs: None
+pipeline.Run.draw = pipeline.write_report = lambda *args: None
+tested, self_test = [], pipeline.self_test
+def tested_once(*of):
+    if not tested: tested.append(self_test(*of))
+    return tested[0]
+pipeline.self_test = tested_once
 try: command.main(json.loads(sys.stdin.readline())) # one whole run, so that what is made at first use is made
 except SystemExit as stop: assert not stop.code
 print("ready", flush=True)
@@ -129,6 +137,7 @@ def results(out):
     found = {name: (out/name).read_bytes() for name in KEPT}
     record = json.loads(found.pop("analysis_results.json"))
     assert record["status"] == "complete" and record.pop("seconds") and record["provenance"].pop("started")
+    assert record["self_test"].pop("seconds")
     record["provenance"]["arguments"].pop("out")
     return found | dict(record=record)
 
@@ -214,7 +223,8 @@ def test_no_room_for_a_shard(forker, expected, tmp_path):
     assert forker.whole(tmp_path) == expected
 
 
-@pytest.mark.parametrize("harm", [lambda b: b[:len(b)//2], lambda b: b"", lambda b: b[:99] + bytes([b[99] ^ 4]) + b[100:]],
+@pytest.mark.parametrize("harm", [lambda b: b[:len(b)//2], lambda b: b"",
+                                  lambda b: b[:99] + bytes([b[99] ^ 4]) + b[100:]],
                          ids=["truncated", "empty", "one bit"])
 def test_a_damaged_shard_is_measured_again(forker, expected, tmp_path, harm):
     shutil.copytree(forker.folder/"whole/measured", tmp_path/"out/measured")
@@ -278,8 +288,9 @@ def test_a_process_that_dies(forker, expected, tmp_path, dies):
 def test_under_accelerate(tmp_path):
     "`accelerate launch`, as a user types it."
     def run(*launcher, out):
-        command = [sys.executable, *launcher, "-m", "attn_lit", "run", "--model", "tiny", "--out", tmp_path/out, "--quick",
-                   "--layer", "0", "--permutations", "100", "--skip", "bias", "instruction", "neurons", "--no-causal"]
+        command = [sys.executable, *launcher, "-m", "attn_lit", "run", "--model", "tiny", "--out", tmp_path/out,
+                   "--quick", "--layer", "0", "--permutations", "100", "--skip", "bias", "instruction", "neurons",
+                   "--no-causal"]
         done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=200,
                               env={**os.environ, "OMP_NUM_THREADS": "1"})
         assert done.returncode == 0, done.stderr
@@ -288,3 +299,28 @@ def test_under_accelerate(tmp_path):
            "--dynamo_backend", "no", "--cpu"]
     (both, said), (alone, _) = run(*two, out="two"), run(out="one")
     assert both == alone and said.count("analysis_results.json are in") == 1
+
+
+def test_a_corpus_on_disk_gives_the_same(tmp_path, monkeypatch):
+    "Rows read in pieces, texts and scores on disk, blocks of one head: the numbers of a run that holds all in memory."
+    from attn_lit import disk, large, pipeline
+    from attn_lit.settings import Settings
+    monkeypatch.setattr(pipeline, "STAGES", {"sentiment": pipeline.STAGES["sentiment"]})
+    rng, words = random.Random(0), "good bad happy sad fox tree river king , . the a was is in on".split()
+    rows = [dict(text=f"The {' '.join(rng.choices(words, k=rng.randint(2, 9)))}", label=i % 2) for i in range(150)]
+    (tmp_path/"texts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    def settings(**more): return Settings(
+        model="tiny", sentiment_data=str(tmp_path/"texts.jsonl"), split=.5, permutations=100, causal=False, **more)
+    def run(out): return pipeline.run_pipeline(settings(out=str(tmp_path/out)), say=lambda line: None)
+    def limited(): return pipeline.load_inputs(settings(limit=100))
+    held, some = run("held"), limited()
+    for module, name, value in ((large, "LARGE", 1000), (large, "PIECE", 2000), (large, "GROUP", 64), (disk, "HELD", 9),
+                                (disk, "HEADS", 1)): monkeypatch.setattr(module, name, value)
+    laid = run("laid")
+    a, b = held.maps["sentiment"], laid.maps["sentiment"]
+    assert isinstance(b.scores, disk.OnDisk) and isinstance(laid.inputs.texts, large.Column)
+    assert held.record["data"] == laid.record["data"] and limited().texts == some.texts
+    for one, other in ((a, b), *((control, b.controls[name]) for name, control in a.controls.items())):
+        for name in ("effect", "low", "high", "p", "q", "p_max_t", "n_used", "n_dropped"):
+            np.testing.assert_allclose(getattr(one, name), getattr(other, name), atol=1e-6, err_msg=name)
+    pd.testing.assert_frame_equal(a.held_out.table, b.held_out.table)

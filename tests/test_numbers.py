@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from attn_lit import ablation, attribution, bias, entropy, instruction, kernel, lens, neurons, patterns, sentiment
+from attn_lit import ablation, bias, entropy, instruction, kernel, lens, neurons, patterns, sentiment
 from attn_lit.models import Parts, load_model
 from attn_lit.rows import STATISTICS
 from attn_lit.stream import head_statistics

@@ -7,7 +7,7 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
-from families import CAUSAL, ENCODERS, HYBRID, small
+from families import CAUSAL, HYBRID, small
 from transformers import GPT2Model
 
 from attn_lit.base import InputError

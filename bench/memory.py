@@ -1,0 +1,92 @@
+"""Memory and time of `attn-lit run --sentiment-data` as texts, their length and the model grow.
+
+    python bench/memory.py            # memory.json: 1,000, 10,000 and 100,000 texts on tiny; lengths; random models
+    python bench/memory.py --quick    # 500 and 2,000 texts, nothing written
+
+Each run is a process of its own, on one thread, with the default controls and all that a run does, its import included;
+its peak is the kernel's VmHWM, its time that of the processor.
+"""
+import argparse
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+WORDS = ("good great bad awful happy sad fox tree river king queen boat song night bread snow road bird friend letter "
+         "the a was is in on and but with over , .").split()
+RUN = """
+import json, sys, time
+from pathlib import Path
+from attn_lit.command import main
+try: main(sys.argv[2:])
+except SystemExit as stop: assert not stop.code, stop.code
+status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+found = dict(peak_mb=int(status["VmHWM"].split()[0])/1024, cpu_seconds=time.process_time())
+Path(sys.argv[1]).write_text(json.dumps(found))
+"""
+
+
+def corpus(path, n, words):
+    "Labelled texts of 0.75 to 1.25 times so many words."
+    rng = random.Random(0)
+    with open(path, "w") as file:
+        for i in range(n):
+            text = " ".join(rng.choices(WORDS, k=rng.randint(3*words//4, 5*words//4)))
+            file.write(json.dumps(dict(text=f"The {text}", label=i % 2)) + "\n")
+
+
+def run(folder, n, words=6, model="tiny"):
+    "One run: megabytes, seconds, and how large what it leaves is."
+    corpus(data := folder/"texts.jsonl", n, words)
+    out = Path(tempfile.mkdtemp(dir=folder))
+    args = ["run", "--model", model, "--sentiment-data", data, "--out", out, "--skip", "bias", "instruction", "neurons",
+            "--no-causal", "--layer", 0, "--permutations", 1000]
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    subprocess.run([sys.executable, "-c", RUN, folder/"found.json", *map(str, args)], check=True, env=env,
+                   stdout=subprocess.DEVNULL)
+    shards = [p.stat().st_size for p in (out/"measured").glob("*.parquet")]
+    found = json.loads((folder/"found.json").read_text())
+    row = dict(model=model if model == "tiny" else Path(model).name, texts=n, words=words, **found, shards=len(shards),
+               shards_mb=sum(shards)/2**20,
+               data_mb=data.stat().st_size/2**20)
+    print({k: round(v, 1) if isinstance(v, float) else v for k, v in row.items()}, flush=True)
+    return row
+
+
+def widths(folder):
+    "Random models with tiny's tokenizer: more layers, more heads."
+    import torch
+    from attn_lit.models import load_model, random_model
+    tokenizer, _ = load_model("tiny")
+    for name, size in dict(layers_4=dict(n_layers=4), layers_16=dict(n_layers=16),
+                           wide=dict(n_layers=4, n_embd=256, n_head=16)).items():
+        torch.manual_seed(0)
+        model = random_model("gpt2", vocab=len(tokenizer), n_positions=512, **size)
+        model.save_pretrained(folder/name); tokenizer.save_pretrained(folder/name)
+        yield name
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--only", choices=("texts", "length", "model"))
+    quick, only = (args := parser.parse_args()).quick, args.only
+    at, began = Path(__file__).with_name("memory.json"), time.time()
+    kept = json.loads(at.read_text()) if at.exists() else {}
+    with tempfile.TemporaryDirectory() as folder:
+        folder = Path(folder)
+        counts = (500, 2000) if quick else (1000, 10_000, 100_000)
+        todo = dict(texts=lambda: [run(folder, n) for n in counts],
+                    length=lambda: [run(folder, 300 if quick else 1000, words) for words in (20, 80, 320)],
+                    model=lambda: [run(folder, counts[0], 20, str(folder/name)) for name in widths(folder)])
+        for name, make in todo.items():
+            if only in (None, name): kept[name] = make()
+            if not quick: at.write_text(json.dumps(kept, indent=1) + "\n")
+    print(f"{time.time() - began:.0f} s")
+
+
+if __name__ == "__main__": main()
