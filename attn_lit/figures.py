@@ -183,8 +183,7 @@ def plot_summary(*,
         instruction=(instruction, "Attention to instructions", plot_instruction_heads))
     marks = dict(survive=survive or {}, reproduced=reproduced or {})
     for name in (name for maps in marks.values() for name in maps): check_choice(name, panels, "panel")
-    shape = next((np.shape(values) for values, *_ in panels.values()
-                  if values is not None and np.ndim(values) == 2), (6, 6))
+    shape = next((np.shape(v) for v, *_ in panels.values() if v is not None and np.ndim(v) == 2), (6, 6))
     width, height = map_size(*shape)
     figure = new_figure(2*(max(width, 2.8) + 1.5), 2*(max(height, 2.) + 1))
     for ax, (name, (values, words, plotter)) in zip(figure.subplots(2, 2).ravel(), panels.items()):

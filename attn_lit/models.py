@@ -138,8 +138,7 @@ def load_model(name: str = "gpt2", # "tiny", a local folder, or a name on the Hu
         with quiet_loading():
             shapes = check_folder(name, Path(source)) if Path(source).is_dir() else None
             check_sizes(name, PreTrainedConfig.get_config_dict(source, revision=revision)[0])
-            config = AutoConfig.from_pretrained(source, **where)
-            check_causal(name, config)
+            check_causal(name, config := AutoConfig.from_pretrained(source, **where))
             if shapes and not trust_remote_code: check_fit(name, config, shapes)
             part = "tokenizer"
             tokenizer = load_tokenizer(source, **where)
@@ -252,8 +251,7 @@ def random_model(family: str, # a `model_type` of transformers
                  ): # the model, in evaluation mode
     "A randomly initialised model of d_model 32 with 4 heads, for tests and controls: it has learnt nothing."
     size: dict[str, Any] = dict(hidden_size=32, num_hidden_layers=n_layers, num_attention_heads=4, intermediate_size=64,
-                vocab_size=vocab,
-                max_position_embeddings=128, bos_token_id=0, eos_token_id=0, pad_token_id=0)
+                vocab_size=vocab, max_position_embeddings=128, bos_token_id=0, eos_token_id=0, pad_token_id=0)
     if family in ("llama", "mistral", "qwen2", "qwen3", "gemma"): size.update(num_key_value_heads=2)
     if family in ("gemma", "qwen3"): size.update(head_dim=8)
     if family == "opt": size.update(ffn_dim=64, word_embed_proj_dim=32)
