@@ -155,7 +155,7 @@ def per_token(texts: Sequence[str], kinds: dict[str, Marking], look: Look, token
 
 # %% ../nbs/06_sentiment.ipynb #c026
 def head_scores(texts: Sequence[str], # the corpus
-                labels: Sequence[float] | np.ndarray, # one number a text, such as 1 for positive and 0 for negative
+                labels: Sequence | np.ndarray, # one number a text, such as 1 for positive and 0 for negative
                 tokenizer: PreTrainedTokenizerBase, # from `load_model`
                 model: PreTrainedModel, # from `load_model`
                 keywords: dict | list = SENTIMENT_KEYWORDS, # words, or named lists of words
