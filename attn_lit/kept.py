@@ -7,7 +7,7 @@ __all__ = ['ARRAYS', 'KINDS', 'as_weights', 'write_arrays', 'as_map', 'as_heads'
            'lens_from', 'Kept', 'read_arrays', 'check_fit', 'read_kept', 'earlier_figures']
 
 # %% ../nbs/14_kept.ipynb #c003
-import zipfile
+import json, zipfile
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -148,7 +148,8 @@ def read_kept(path: str | Path # a results file, or the folder of one
               ) -> Kept:
     "What a run left, checked; raises `InputError` if it cannot be read or its parts do not fit."
     path = Path(path)
-    kept = Kept(read_results(path), read_arrays((path if path.is_dir() else path.parent)/ARRAYS))
+    if path.is_dir(): path = path/"analysis_results.json"
+    kept = Kept(read_results(path), read_arrays(path.parent/ARRAYS))
     try: check_fit(kept)
     except (ValueError, TypeError, KeyError, OverflowError) as error:
         raise InputError(f"{str(path)!r} holds together badly: {str(error).rstrip('.')}.") from error

@@ -51,11 +51,11 @@ def read_json(path: Path) -> Any:
     "What is in a JSON file; raises `InputError` if it cannot be read."
     try: return json.loads(path.read_bytes().decode("utf-8"), parse_float=finite, parse_constant=finite)
     except OSError as error:
-        raise InputError(f"Cannot read the results {str(path)!r}: {error.strerror}; expected an "
-                         "analysis_results.json.") from error
+        raise InputError(f"Results {str(path)!r} cannot be read: {error.strerror}; expected a file or the folder of a "
+                         "run.") from error
     except (ValueError, RecursionError) as error:
         says = "it is not UTF-8" if isinstance(error, UnicodeDecodeError) else " ".join(str(error).split())[:100]
-        raise InputError(f"{str(path)!r} is not whole or not JSON ({says}): run the analysis again.") from error
+        raise InputError(f"Results {str(path)!r} are not whole, or no JSON: {says}; run the analysis again.") from error
 
 def as_numbers(version: str) -> tuple[int, int]:
     "Major and minor: \"1.2\" is (1, 2)."
@@ -66,9 +66,10 @@ def version_of(record: Any, path: Path) -> tuple[int, int]:
     "The version of a record's form; raises `InputError` for what is no results file, or of another major version."
     version = record.get("schema_version") if isinstance(record, dict) else None
     if not isinstance(version, str) or not re.fullmatch(r"[0-9]{1,6}\.[0-9]{1,6}", version):
-        raise InputError(f"{str(path)!r} is no results file of attn-lit: it has no schema_version.")
+        raise InputError(f"{str(path)!r} is no results file: expected what `attn-lit run` writes, with a "
+                         "schema_version.")
     if as_numbers(version)[0] == as_numbers(SCHEMA_VERSION)[0]: return as_numbers(version)
-    raise InputError(f"{str(path)!r} has version {version}, and this attn-lit reads 1.0 to {SCHEMA_VERSION}: "
+    raise InputError(f"{str(path)!r} has schema_version {version}, and this attn-lit reads 1.0 to {SCHEMA_VERSION}: "
                      "use the version of attn-lit that wrote it, or a newer one.")
 
 def check_form(record: dict, # in the newest form, or a newer one
@@ -83,8 +84,7 @@ def check_form(record: dict, # in the newest form, or a newer one
     if fault is None: return
     says = " ".join(fault.message.split())
     says = says if len(says) < 120 else f"{says[:60]} … {says[-50:]}"
-    where = "/".join(map(str, fault.absolute_path))[:100] or "the top"
-    raise InputError(f"{str(path)!r} is not as a results file must be, at {where}: {says}.")
+    raise InputError(f"{str(path)!r} has not the form of results at {fault.json_path[:100]}: {says}.")
 
 def read_results(path: str | Path # a results file, or the folder of a run
                  ) -> dict[str, Any]: # as `results_schema` says

@@ -181,11 +181,11 @@ def one_sentence(capsys):
 
 
 BAD = {
-    "truncated": (lambda text: text[:len(text)//2], "not whole or not JSON"),
-    "empty": (lambda text: "", "not whole or not JSON"),
-    "another's": (lambda text: '{"results": []}', "no results file of attn-lit"),
-    "newer": (lambda text: text.replace(f'"{SCHEMA_VERSION}"', '"2.0"', 1), "has version 2.0"),
-    "wrong type": (lambda text: text.replace('"analysis": "bias"', '"analysis": 3'), "bias/analysis: 3 is not of type"),
+    "truncated": (lambda text: text[:len(text)//2], "not whole, or no JSON"),
+    "empty": (lambda text: "", "not whole, or no JSON"),
+    "another's": (lambda text: '{"results": []}', "is no results file"),
+    "newer": (lambda text: text.replace(f'"{SCHEMA_VERSION}"', '"2.0"', 1), "has schema_version 2.0"),
+    "wrong type": (lambda text: text.replace('"analysis": "bias"', '"analysis": 3'), "bias.analysis: 3 is not of type"),
     "no such head": (lambda text: text.replace('"head": 2', '"head": 99', 1), "out of range"),
     "other shape": (lambda text: json.dumps(json.loads(text) | dict(analyses=json.loads(text)["analyses"] | dict(
         sentiment=result("sentiment", 0, shape=(2, 3)).to_dict()))), "different shapes")}
