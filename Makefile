@@ -3,7 +3,7 @@ SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run setup test test-oldest test-newest hub golden coverage bench lint types docs docs-check readme export hooks \
+.PHONY: help run setup test test-oldest test-newest hub golden coverage bench fuzz lint types docs docs-check readme export hooks \
 	clean
 
 PYTHON  ?= python3
@@ -33,7 +33,7 @@ exit $$failed
 endef
 
 help: ## this list
-	@echo "make run, with MODEL=$(MODEL) OUT=$(OUT) ARGS=\"…\"; make bench takes ARGS; the others no argument."
+	@echo "make run, with MODEL=$(MODEL) OUT=$(OUT) ARGS=\"…\"; make bench and make fuzz take ARGS; the others no argument."
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1|\2/p' Makefile | while IFS='|' read -r name does; do printf '  make %-11s %s\n' "$$name" "$$does"; done
 
 run: $(VENV)/.run ## map every head of MODEL (default: the bundled one, offline) and write OUT
@@ -69,6 +69,10 @@ bench: $(VENV)/.dev ## statistics and ablation of every head, beside other ways:
 	@echo "── bench/bench.py $(ARGS)"
 	@$(offline) $(bin)/python bench/bench.py $(ARGS)
 	@$(if $(ARGS),,echo "── bench/ablation.py"; $(offline) $(bin)/python bench/ablation.py)
+
+fuzz: $(VENV)/.dev ## spoilt files given to everything that reads (ARGS="--n 5000 --only plan --seed 7"); counts inputs and findings
+	@echo "── tests/fuzz.py $(ARGS)"
+	@$(offline) $(bin)/python tests/fuzz.py $(ARGS)
 
 lint: $(VENV)/.dev ## ruff over modules, notebooks, tests, scripts and bench
 	@echo "── ruff"

@@ -10,11 +10,13 @@ __all__ = ['METHODS', 'HeadAblation', 'weighted_by', 'listed', 'ablate_head', 'g
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .base import InputError, check_choice
 from .evidence import draws, random_twin, with_controls
@@ -23,7 +25,8 @@ from .intervene import Fill, check_heads, filled
 from .metrics import Metric, token_loss
 from .models import Parts, load_model, pad_batch
 from .neurons import hooked
-from .stats import HeadResult, Statistic, bootstrap, weighted_mean, with_interval, with_sign_flip
+from .stats import (
+    HeadResult, Statistic, bootstrap, need_scores, weighted_mean, with_interval, with_sign_flip)
 
 # %% ../nbs/12_ablation.ipynb #c007
 @dataclass
@@ -65,23 +68,23 @@ def listed(texts: str | Sequence[str] | Metric) -> Sequence[str] | Metric:
     return [texts] if isinstance(texts, str) else texts
 
 def ablate_head(texts: str | Sequence[str] | Metric, # one text or several, for the loss; or a metric with its items
-                tokenizer, # from `load_model`
-                model, # from `load_model`
+                tokenizer: PreTrainedTokenizerBase, # from `load_model`
+                model: PreTrainedModel, # from `load_model`
                 layer: int, # counted from 0
                 head: int, # counted from 0
                 mode: str = "zero", # what takes its place: one of `experiment.MODES`
                 reference: Sequence[str] | None = None, # held-out texts, for the modes that need some
-                **kwargs # factor, seed, batch_tokens, backend: see `set_up`
+                **kwargs: Any # factor, seed, batch_tokens, backend: see `set_up`
                 ) -> HeadAblation: # delta: of the loss in nats per token, positive where the head helped
     "What one head is worth to the loss; raises `InputError` with the range if there is no such layer or head."
     check_heads([(layer, head)], Parts(model).n_layers, Parts(model).n_heads)
     experiment = set_up(listed(texts), tokenizer, model, mode, reference, **kwargs)
     with_it, without = experiment.values([[], [(layer, head)]])
-    means = [float(experiment.weights @ values) for values in (with_it, without)]
+    clean, ablated = (float(experiment.weights @ values) for values in (with_it, without))
     metric, change = experiment.metric, (without - with_it)[:, None, None]
-    ends = bootstrap(change, weighted_by(experiment.weights), metric.clusters, seed=kwargs.get("seed", 0))
-    return HeadAblation(layer, head, mode, metric.name, *means, with_it, without, experiment.weights,
-                        *(end.item() for end in ends), metric.dropped, experiment.made)
+    low, high = bootstrap(change, weighted_by(experiment.weights), metric.clusters, seed=kwargs.get("seed", 0))
+    return HeadAblation(layer, head, mode, metric.name, clean, ablated, with_it, without, experiment.weights,
+                        low.item(), high.item(), metric.dropped, experiment.made)
 
 # %% ../nbs/12_ablation.ipynb #c013
 def gate_slopes(metric: Metric, i: int, fill: Fill, tokenizer, model) -> Float[np.ndarray, "layer head"]:
@@ -132,21 +135,23 @@ def change_of(metric: str, mode: str, method: str) -> str:
 # %% ../nbs/12_ablation.ipynb #c018
 def tested_by_item(found: AblationMap, clusters: np.ndarray | None, n: int, seed: int) -> AblationMap: # a copy
     "The map with intervals and the sign-flip test over items, each of which counts by its weight."
-    share = found.weights*len(found.weights)
-    ends = with_interval(found, weighted_by(found.weights), clusters, n, seed=seed)
-    flipped = with_sign_flip(replace(found, scores=found.scores*share[:, None, None]), clusters, n, seed)
-    return replace(ends, p=flipped.p, q=flipped.q, p_max_t=flipped.p_max_t, test=flipped.test)
+    weights = np.asarray(found.weights)
+    ends = with_interval(found, weighted_by(weights), clusters, n, seed=seed)
+    shares = (weights*len(weights))[:, None, None]
+    flipped = with_sign_flip(replace(found, scores=need_scores(found)*shares), clusters, n, seed)
+    return replace(found, low=ends.low, high=ends.high, p=flipped.p, q=flipped.q, p_max_t=flipped.p_max_t,
+                   test=flipped.test)
 
 def full_ablation_matrix(texts: str | Sequence[str] | Metric, # a corpus, for the loss; or a metric with its items
-                         tokenizer, # from `load_model`
-                         model, # from `load_model`
+                         tokenizer: PreTrainedTokenizerBase, # from `load_model`
+                         model: PreTrainedModel, # from `load_model`
                          mode: str = "zero", # what takes a head's place: one of `experiment.MODES`
                          reference: Sequence[str] | None = None, # held-out texts, for the modes that need some
                          method: str = "exact", # or "gradient", the first-order screen
                          controls: bool = False, # the same in a twin with random weights, which takes as long again
                          n: int | None = None, # sign flips and resamples of the items; see `evidence.draws`
                          saved: str | Path | None = None, # a file that keeps what is computed, to go on with
-                         **kwargs # factor, seed, batch_tokens, backend: see `set_up`
+                         **kwargs: Any # factor, seed, batch_tokens, backend: see `set_up`
                          ) -> AblationMap: # effect: of the loss in nats per token, positive where the head helped
     "The change of the loss when each head is taken out by itself, tested; `InputError` for bad texts, mode, reference."
     experiment = set_up(listed(texts), tokenizer, model, mode, reference, **kwargs)

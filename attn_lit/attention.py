@@ -12,6 +12,7 @@ from contextlib import contextmanager
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .base import InputError, check_range
 from .models import encode, load_model, pad_batch
@@ -29,7 +30,7 @@ def eager(model):
     "Inside, `model` computes attention by the path that forms the patterns; afterwards, as it did before."
     return attention_by(model, "eager")
 
-TOLD = set() # families of which it has been said that their patterns are formed
+TOLD: set[str] = set() # families of which it has been said that their patterns are formed
 
 def tell(model) -> None:
     "Says, once for each class of models, that patterns are formed."
@@ -41,8 +42,8 @@ def tell(model) -> None:
 # %% ../nbs/01_attention.ipynb #c010
 @torch.no_grad()
 def get_attentions(text: str, # one text, at most as long as the model's context
-                   tokenizer, # from `load_model`
-                   model # from `load_model`
+                   tokenizer: PreTrainedTokenizerBase, # from `load_model`
+                   model: PreTrainedModel # from `load_model`
                    ) -> tuple[list[str], Float[Tensor, "layer head query key"]]: # tokens, attn
     "Tokens and the attention of every head, each row summing to 1; raises `InputError` for an empty or overlong text."
     encoded = encode(text, tokenizer, model)

@@ -14,20 +14,21 @@ from itertools import chain
 
 import numpy as np
 from jaxtyping import Bool, Float
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .base import InputError
 from .evidence import Design, draws, random_twin, with_controls
 from .marks import count_words, mark_words, word_spans
 from .models import Encoded, encode, load_model, provenance
 from .pronouns import PRONOUNS, shared_form
-from .stats import HeadResult, mean_score, weighted_mean, with_interval
+from .stats import HeadResult, mean_score, need_scores, weighted_mean, with_interval
 from .stream import head_statistics
 
 # %% ../nbs/07_bias.ipynb #c010
-def check_form(male: str, female: str, form: str | None) -> str:
+def check_form(male: str, female: str, form: str = "") -> str:
     "The pair's form; raises `InputError` that names the pair if it differs elsewhere, has no pronoun or another form."
     found, pair = shared_form(male, female), f"Pair {male!r} / {female!r}"
-    if found and form in (None, found): return found
+    if found and form in ("", found): return found
     if found: raise InputError(f"{pair} says that its form is {form!r}: expected {found!r}.")
     if any(word_spans(male, [he]) and word_spans(female, [she]) for he, she in PRONOUNS.values()):
         raise InputError(f"{pair} differs elsewhere than in the pronoun: expected he/she or possessive his/her to be "
@@ -41,7 +42,7 @@ class Pair:
     "Two sentences that differ in the pronoun alone; raises `InputError` if they do not."
     male: str # with he or his
     female: str # with she or her
-    form: str | None = None # "subject" or "possessive"; found from the pronouns if not given
+    form: str = "" # "subject" or "possessive"; found from the pronouns if not given
     kind: str = "own" # which list it belongs to
     template: str | None = None # pairs of one template are not independent: the cluster for tests
     stereotype: str | None = None # the member that the stereotype expects, "male" or "female"
@@ -73,8 +74,8 @@ def pairs_about(who: list[str], # nouns that take "the"
                 ) -> list[Pair]: # every noun in every template
     "Pairs about each of these people, in all of `TEMPLATES`."
     def fill(noun, form, text): return [text.format(who=noun, pronoun=p) for p in PRONOUNS[form]]
-    return [Pair(*fill(noun, form, text), form, kind, name, stereotype, noun)
-            for noun in who for name, (form, text) in TEMPLATES.items()]
+    return [Pair(male, female, form, kind, name, stereotype, noun) for noun in who
+            for name, (form, text) in TEMPLATES.items() for male, female in [fill(noun, form, text)]]
 
 # %% ../nbs/07_bias.ipynb #c017
 PAIRS = [
@@ -89,7 +90,8 @@ Member = tuple[Encoded, Bool[np.ndarray, "_"]] # the tokens of one sentence, and
 def members(pair: Pair, tokenizer, model) -> tuple[Member, Member]: # male, female
     "Both sentences as tokens, with their pronouns marked. Raises `InputError` if one is too long for the model."
     encoded = [encode(text, tokenizer, model) for text in (pair.male, pair.female)]
-    return tuple((e, mark_words(e, [word])) for e, word in zip(encoded, PRONOUNS[pair.form]))
+    male, female = ((e, mark_words(e, [word])) for e, word in zip(encoded, PRONOUNS[pair.form]))
+    return male, female
 
 def misfit(male: Member, female: Member) -> str | None:
     "Why two members cannot be compared token by token; None if they can."
@@ -143,8 +145,8 @@ def checked(both: list[tuple[Member, Member]], scores: Float[np.ndarray, "pair l
             "swapped order, sum of the two": float(np.abs(swapped + scores).max())}
 
 # %% ../nbs/07_bias.ipynb #c029
-def differential(tokenizer, # from `load_model`
-                 model, # from `load_model`
+def differential(tokenizer: PreTrainedTokenizerBase, # from `load_model`
+                 model: PreTrainedModel, # from `load_model`
                  pairs: list[Pair] | None = None, # sentences that differ in the pronoun alone; None takes `PAIRS`
                  controls: bool = True, # make them as well
                  n: int | None = None, # flips and resamples; see `evidence.draws`
@@ -158,7 +160,7 @@ def differential(tokenizer, # from `load_model`
     scores = np.full((len(pairs), *found.shape[1:]), np.nan)
     scores[kept] = found
     templates = np.array([pair.template or f"pair {i}" for i, pair in enumerate(pairs)])
-    pronouns = Counter()
+    pronouns: Counter[str] = Counter()
     for i, m in zip(kept, both):
         for (e, _), word in zip(m, PRONOUNS[pairs[i].form]): pronouns.update(count_words([e], [word], "pronouns"))
     result = HeadResult(
@@ -200,7 +202,8 @@ def stereotype_differential(result: HeadResult, # from `differential`
     if not all(pair.who for pair in pairs):
         return leaning(result, "mean attention to the stereotype's pronoun − to the other", signs)
     people, which = np.unique([pair.who for pair in pairs], return_inverse=True)
-    scores = np.stack([mean_score(result.scores[which == i]) for i in range(len(people))])
+    by_pair = need_scores(result)
+    scores = np.stack([mean_score(by_pair[which == i]) for i in range(len(people))])
     labels = np.array([signs[which == i].mean() for i in range(len(people))])
     name = f"Pearson r of the stereotype with attention to male − to female pronoun, over {len(people)} people"
     return Design(labels, n=result.how.n, seed=result.how.seed, resolution=1e-7).test(

@@ -33,14 +33,15 @@ def run_command(
     **options
 ) -> None:
     "Run every analysis on one model; write figures, report.html, analysis_results.json, heads.csv, heads.parquet."
-    if plan:
+    if plan is not None:
         given = [name for name in options if ctx.get_parameter_source(name).name == "COMMANDLINE"
-                 and name not in WHERE]
+                 and name not in (*WHERE, "trust_remote_code")]
         if given:
             names = ", ".join("--" + name.replace("_", "-") for name in given)
             raise InputError(f"{names} cannot be given with --plan: the plan says what is run; edit it, or leave them "
                              "out.")
     settings = check_settings(settings_from(options))
+    if plan == "": raise InputError("--plan is empty: expected a file; or leave it out.")
     try:
         import matplotlib
         from attn_lit.pipeline import report, run_pipeline

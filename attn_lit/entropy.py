@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .base import InputError
 from .evidence import random_twin, with_controls
@@ -67,8 +68,8 @@ TEXTS = [
 
 # %% ../nbs/05_entropy.ipynb #c026
 def entropy_heads(texts: list[str], # the corpus
-                  tokenizer, # from `load_model`
-                  model, # from `load_model`
+                  tokenizer: PreTrainedTokenizerBase, # from `load_model`
+                  model: PreTrainedModel, # from `load_model`
                   normalize: bool = False, # divide each row by the log of how many keys it sees
                   skip_first: bool = False, # leave the first token out and renormalise
                   batch_tokens: int = 512, # tokens in a batch, padding included

@@ -115,7 +115,7 @@ def name_of(model) -> str:
     return (source.name if source.is_dir() else str(model.config._name_or_path)) or type(model).__name__
 
 # %% ../nbs/13_explorer.ipynb #c019
-ALERT = "color:var(--jp-error-color0,#b00020)"
+ALERT = "border-left:4px solid #d32f2f;padding-left:.6em;font-weight:600" # no colour of letters: light and dark
 NOTE = ("These controls need a running kernel. On a saved page they change nothing: the line under the picture says "
         "what it shows.")
 

@@ -10,6 +10,7 @@ __all__ = ['VERDICT', 'CAPTIONS', 'as_attention', 'draw_pattern', 'weight_bar', 
 
 # %% ../nbs/04_figures.ipynb #c003
 import functools, math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -109,7 +110,7 @@ def plot_entropy_heatmap(entropy: Real[Any, "layer head"], # from `head_entropy`
                          *,
                          normalize: bool = False, # it is a share of the highest possible, 0 to 1
                          ax: Axes | None = None, # to draw on; None makes a new figure
-                         **kwargs # for `plot_head_map`
+                         **kwargs: Any # for `plot_head_map`
                          ) -> Axes:
     "How spread out each head's attention is: mean entropy in nats, or as a share of the highest possible."
     words = dict(title="Attention entropy", label="entropy / log(visible keys)" if normalize else "entropy (nats)",
@@ -175,13 +176,14 @@ def plot_summary(*,
                  title: str | None = None # above all panels: the model's name
                  ) -> Figure:
     "The four head maps of a run on one page; None says that the analysis was not run."
-    panels = dict(entropy=(entropy, "Attention entropy", functools.partial(plot_entropy_heatmap, normalize=normalize)),
-                  sentiment=(sentiment, "Keyword attention and sentiment", plot_sentiment_heads),
-                  bias=(bias, "Attention to pronouns", functools.partial(plot_bias_heads, signed=signed)),
-                  instruction=(instruction, "Attention to instructions", plot_instruction_heads))
+    panels: dict[str, tuple[Any, str, Callable[..., Axes]]] = dict(
+        entropy=(entropy, "Attention entropy", functools.partial(plot_entropy_heatmap, normalize=normalize)),
+        sentiment=(sentiment, "Keyword attention and sentiment", plot_sentiment_heads),
+        bias=(bias, "Attention to pronouns", functools.partial(plot_bias_heads, signed=signed)),
+        instruction=(instruction, "Attention to instructions", plot_instruction_heads))
     marks = dict(survive=survive or {}, reproduced=reproduced or {})
     for name in (name for maps in marks.values() for name in maps): check_choice(name, panels, "panel")
-    shape = next((np.shape(values) for values, *_ in panels.values() if np.ndim(values) == 2), (6, 6))
+    shape = next((np.shape(v) for v, *_ in panels.values() if v is not None and np.ndim(v) == 2), (6, 6))
     width, height = map_size(*shape)
     figure = new_figure(2*(max(width, 2.8) + 1.5), 2*(max(height, 2.) + 1))
     for ax, (name, (values, words, plotter)) in zip(figure.subplots(2, 2).ravel(), panels.items()):
@@ -212,7 +214,8 @@ def plot_neurons(acts: Real[Any, "layer pos neuron"], # activations of each laye
     acts = as_array(acts[check_range(layer, len(acts), "layer")], "pos neuron", f"acts[{layer}]").astype(float)
     check_tokens(tokens, len(acts), "acts")
     chosen = neurons is not None
-    neurons = [check_range(int(n), acts.shape[1], "neuron") for n in (neurons if chosen else strongest(acts, k))]
+    which = strongest(acts, k) if neurons is None else neurons
+    neurons = [check_range(int(n), acts.shape[1], "neuron") for n in which]
     if ax is None: ax = new_axes(min(max(.22*len(tokens), 2.5), 11.), max(.19*len(neurons), 1.2))
     values = acts[:, neurons].T
     image = draw_cells(ax, values, head_norm(values, signed=True), DIVERGING, aspect="auto")

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SIZES', 'LAYERS', 'MOST_LAYERS', 'OBJECTS', 'PICKLED', 'MOST_BUFFERS', 'check_sizes', 'object_in', 'weight_files',
-           'weight_shapes', 'check_folder', 'check_fit', 'pattern', 'check_loaded', 'check_vocabulary', 'causes',
-           'loading_error']
+           'weight_shapes', 'check_folder', 'check_fit', 'pattern', 'check_loaded', 'check_vocabulary', 'check_causal',
+           'checked_config', 'causes', 'loading_error']
 
 # %% ../nbs/00_folders.ipynb #c003
 import json, re
@@ -14,7 +14,8 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 from torch import nn
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
+from transformers.models.auto import modeling_auto
 
 from .base import InputError, brief, listed
 from .data import cause, decoded, reading
@@ -72,21 +73,20 @@ def weight_shapes(name: str, folder: Path) -> dict[str, list[int]]: # tensor →
             shapes |= {key: file.get_slice(key).get_shape() for key in file.keys()}
     return shapes
 
-def check_folder(name: str, folder: Path) -> dict[str, list[int]]: # tensor → its shape
-    "The shapes of a folder's weights; raises `InputError` if a file in it is broken or it is no whole model."
+def check_folder(name: str, folder: Path) -> None:
+    "Raises `InputError` if a file of a folder that should hold a JSON object is broken, or it is no whole model."
     if (folder/"adapter_config.json").is_file():
         raise InputError(f"Model {name!r} is an adapter: expected a whole model; merge it into its base model and save "
                          "that.")
     for file in OBJECTS:
         if (folder/file).exists(): object_in(folder/file)
-    return weight_shapes(name, folder)
 
 # %% ../nbs/00_folders.ipynb #c016
 MOST_BUFFERS = 2**31 # elements of what is no weight, such as masks
 
 def check_fit(name: str, # of the model
               config, # from `AutoConfig`
-              shapes: dict[str, list[int]] # from `check_folder`
+              shapes: dict[str, list[int]] # from `weight_shapes`
               ) -> None:
     "Raises `InputError` if the configuration describes a larger model than the weights make."
     if getattr(config, "quantization_config", None): return # several weights are packed in one number
@@ -131,6 +131,34 @@ def check_vocabulary(name: str, tokenizer, model: nn.Module) -> None:
     if n > rows:
         raise InputError(f"Model {name!r} has {rows:,} embeddings and its tokenizer {n:,} tokens: expected the one "
                          "that belongs to it.")
+
+# %% ../nbs/00_folders.ipynb #c022d
+def check_causal(name: str, config) -> None:
+    "Raises `InputError` unless `config` is a decoder-only language model's."
+    kind = config.model_type
+    encoder = kind in modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES and not getattr(config, "is_decoder", False)
+    causal = kind in modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES or getattr(config, "auto_map", None)
+    if config.is_encoder_decoder: found = "a sequence-to-sequence model"
+    elif encoder: found = "an encoder-only model"
+    elif causal: return
+    else: found = "no causal language model"
+    raise InputError(f"Model {name!r} ({kind}) is {found}: expected a causal language model such as gpt2 or Llama-2.")
+
+# %% ../nbs/00_folders.ipynb #c022g
+def checked_config(name: str, # of the model
+                   source: str, # its folder, or its name on the hub
+                   revision: str | None = None, # branch, tag or commit on the hub
+                   trust_remote_code: bool = False # run the repository's own Python code
+                   ):
+    "The configuration of a model that can be read; raises `InputError` for a folder that holds none."
+    folder = Path(source) if Path(source).is_dir() else None
+    if folder: check_folder(name, folder)
+    check_sizes(name, PreTrainedConfig.get_config_dict(source, revision=revision)[0])
+    config = AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=trust_remote_code)
+    check_causal(name, config)
+    shapes = weight_shapes(name, folder) if folder else None
+    if folder and not trust_remote_code: check_fit(name, config, shapes)
+    return config
 
 # %% ../nbs/00_folders.ipynb #c025
 def causes(error: BaseException) -> list[BaseException]:

@@ -11,9 +11,11 @@ __all__ = ['MARKERS', 'PAIRS', 'INSTRUCTIONS', 'PLAIN', 'ANSWERS', 'Pairs', 'cut
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .base import InputError
 from .entropy import TEXTS
@@ -32,7 +34,7 @@ MARKERS = {
                    "without", "always", "never"]}
 
 # %% ../nbs/08_instruction.ipynb #c009
-PAIRS = (
+PAIRS: tuple[tuple[str, str], ...] = (
     ("Now describe the old house by the river.", "We describe the old house by the river."),
     ("First write a short story about a brave dog.", "Few write a short story about a brave dog."),
     ("First explain how the birds find their way home.", "Few explain how the birds find their way home."),
@@ -124,7 +126,8 @@ def shuffle(encoded: Encoded, # a prompt
     free = np.flatnonzero(after_first(~fixed))
     order = np.arange(len(encoded))
     order[free] = np.random.default_rng(seed).permutation(free)
-    return replace(encoded, **{k: [getattr(encoded, k)[i] for i in order] for k in ("ids", "tokens", "offsets")})
+    parts: dict[str, Any] = {k: [getattr(encoded, k)[i] for i in order] for k in ("ids", "tokens", "offsets")}
+    return replace(encoded, **parts)
 
 def neighbours(marks: Bool[np.ndarray, "pos"]) -> Bool[np.ndarray, "pos"]:
     "For each marked token the nearest that is neither marked nor first nor taken, the later of two, if there is one."
@@ -151,7 +154,8 @@ def prose(texts: list[Encoded], # plain texts
           n: int # how many tokens
           ) -> Encoded: # not a text but its tokens
     "The first `n` tokens of plain texts one after the other, again from the first after the last."
-    ids, tokens = [], []
+    ids: list[int] = []
+    tokens: list[str] = []
     while len(ids) < n:
         e = texts[start % len(texts)]
         own = [i for i, (a, b) in enumerate(e.offsets) if a < b or not ids] # special tokens at the very beginning only
@@ -217,8 +221,8 @@ def in_place(scores: Float[np.ndarray, "kept layer head"], kept: list[int], n: i
     full[kept] = scores
     return full
 
-def head_scores(tokenizer, # from `load_model`
-                model, # from `load_model`
+def head_scores(tokenizer: PreTrainedTokenizerBase, # from `load_model`
+                model: PreTrainedModel, # from `load_model`
                 instructions: Sequence[str] | None = None, # prompts with imperative markers; None takes `INSTRUCTIONS`
                 plain: Sequence[str] | None = None, # for each the same markers in the same place; None: by place
                 markers: dict | list = MARKERS, # words, or named lists of words
@@ -232,8 +236,8 @@ def head_scores(tokenizer, # from `load_model`
     "Attention on imperative markers beyond the same in plain prose, tested; raises `InputError` if no pair is matched."
     words, source = all_words(markers), provenance(tokenizer, model)
     if instructions is None: instructions, plain = INSTRUCTIONS, PLAIN if plain is None else plain
-    match, other = (matched_by_place, bare) if plain is None else (matched_by_word, plain)
-    pairs, marks = match(instructions, other, words, tokenizer, model)
+    if plain is None: pairs, marks = matched_by_place(instructions, bare, words, tokenizer, model)
+    else: pairs, marks = matched_by_word(instructions, plain, words, tokenizer, model)
     kept, dropped = matched(pairs, marks, max_offset, plain is None)
     pairs, marks = [pairs[i] for i in kept], [marks[i] for i in kept]
     counts = count_words([pair[0] for pair in pairs], words, "markers", [m[0] for m in marks])

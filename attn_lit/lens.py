@@ -18,6 +18,7 @@ import pandas as pd
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .figures import plot_logit_lens
 from .base import InputError, check_choice
@@ -177,8 +178,8 @@ def read_states(states: Iterator[Float[Tensor, "pos vocab"]], # the model's own 
 # %% ../nbs/11_lens.ipynb #c033
 @torch.no_grad()
 def logit_lens(text: str, # one text, at most as long as the model's context
-               tokenizer, # from `load_model`
-               model, # from `load_model`
+               tokenizer: PreTrainedTokenizerBase, # from `load_model`
+               model: PreTrainedModel, # from `load_model`
                positions: Iterable[int] | None = None, # which tokens to read at; None reads at all
                k: int = 5, # how many of the likeliest tokens to keep
                targets: Iterable[str] = (), # further tokens, each a word with the space it begins with
@@ -196,15 +197,16 @@ def logit_lens(text: str, # one text, at most as long as the model's context
     else: states = bridge_states(encoded, bridged(tokenizer, model), positions)
     following = torch.tensor([*encoded.ids[1:], -1])[positions]
     arrays = read_states(states, following, named, k, keep_logits, model)
-    words = [[[tokenizer.decode([i]) for i in ids] for ids in row] for row in arrays["top_ids"].tolist()]
+    words = [[[str(tokenizer.decode([i])) for i in ids] for ids in row] for row in arrays["top_ids"].tolist()]
     made = dict(provenance(tokenizer, model), backend=backend)
     return Lens(encoded.tokens, positions, targets=targets, top_tokens=words, provenance=made, **arrays)
 
 # %% ../nbs/11_lens.ipynb #c034
 def target_columns(lens: Lens, layer: int, pos: int) -> dict[str, float]:
     "Probability and rank of every target at one place, by the names of their columns."
+    known = dict(prob=lens.target_probs, rank=lens.target_ranks)
     return {f"{what} of {word!r}": float(values[layer, pos, t]) for t, word in enumerate(lens.targets)
-            for what, values in (("prob", lens.target_probs), ("rank", lens.target_ranks))}
+            for what, values in known.items() if values is not None}
 
 def lens_frame(lens: Lens) -> pd.DataFrame:
     "One row for each state and position: the likeliest token, the next token and targets with ranks, the divergence."
@@ -229,12 +231,12 @@ def lens_html(lens: Lens) -> str:
 def what_to_colour(lens: Lens, colour: str, target: str | None): # (values, label, highest colour)
     "What a heatmap of the lens shows, with its label and the end of its colours; `InputError` for an unknown target."
     if colour == "kl": return lens.kl, "KL(final || here), nats", max(float(lens.kl[1:].max()), 1e-9)
-    if target is not None: t = lens.targets.index(check_choice(target, lens.targets, "target"))
-    if colour == "probability":
-        return (lens.top_probs[..., 0], "probability of that token", 1.) if target is None else (
-            lens.target_probs[..., t], f"probability of {target!r}", 1.)
-    ranks, whose = (lens.next_rank, "the text's next token") if target is None else (
-        lens.target_ranks[..., t], repr(target))
+    probs, ranks, which, whose = lens.top_probs[..., 0], lens.next_rank, "that token", "the text's next token"
+    if target is not None:
+        t = lens.targets.index(check_choice(target, lens.targets, "target"))
+        probs, ranks = np.asarray(lens.target_probs)[..., t], np.asarray(lens.target_ranks)[..., t]
+        which = whose = repr(target)
+    if colour == "probability": return probs, f"probability of {which}", 1.
     values = np.log10(1 + ranks)
     return values, f"log₁₀(1 + rank of {whose})", max(float(np.nan_to_num(values).max()), 1e-9)
 

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['DTYPES', 'TINY', 'ATTENTION', 'OUT_PROJ', 'DOWN_PROJ', 'FINAL_NORM', 'FAMILIES', 'pick_device', 'pick_dtype',
-           'model_source', 'check_causal', 'quantization', 'with_pad_token', 'quiet_loading', 'load_tokenizer',
-           'load_model', 'in_features', 'last_named', 'Sizes', 'Parts', 'random_model', 'Encoded', 'token_strings',
-           'encode', 'pad_batch', 'hashed', 'sha256_of', 'versions', 'provenance']
+           'model_source', 'quantization', 'with_pad_token', 'quiet_loading', 'load_tokenizer', 'load_model',
+           'in_features', 'last_named', 'Sizes', 'Parts', 'random_model', 'Encoded', 'token_strings', 'encode',
+           'pad_batch', 'hashed', 'sha256_of', 'versions', 'provenance']
 
 # %% ../nbs/00_models.ipynb #c003
 import hashlib, importlib.util, inspect, platform
@@ -16,16 +16,16 @@ from functools import cache, cached_property
 from importlib import metadata, resources
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
-from transformers import (AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedConfig,
-                          logging)
-from transformers.models.auto import modeling_auto
+from transformers import (AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedModel,
+                          PreTrainedTokenizerBase, logging)
 
 from .base import InputError, brief, check_choice
 from .data import place
-from .folders import check_fit, check_folder, check_loaded, check_sizes, check_vocabulary, loading_error
+from .folders import check_loaded, check_vocabulary, checked_config, loading_error
 
 # %% ../nbs/00_models.ipynb #c007
 def pick_device(device: str | None = None # "cpu", "cuda", "cuda:1", "mps"; None finds the best one
@@ -35,7 +35,8 @@ def pick_device(device: str | None = None # "cpu", "cuda", "cuda:1", "mps"; None
     if device is None: return torch.device(have[-1])
     kind, _, index = str(device).partition(":")
     count = torch.cuda.device_count() if kind == "cuda" else 1
-    if kind in have and (index == "" or index.isascii() and index.isdigit() and int(index) < count): return torch.device(device)
+    number = index.isascii() and index.isdigit() and int(index) < count
+    if kind in have and (index == "" or number): return torch.device(device)
     raise InputError(f"Device {str(device)!r} is not there: this machine has {', '.join(have)}; "
                      f"leave it out to use {have[-1]}.")
 
@@ -63,18 +64,6 @@ def model_source(name: str # "tiny", a local folder, or a name on the hub
     if not folder.is_dir() and (folder.is_absolute() or str(name).startswith((".", "~")) or str(name).count("/") > 1):
         raise InputError(f"There is no folder {name!r}: expected a local model folder, a name on the hub, or tiny.")
     return str(folder) if folder.is_dir() else str(name)
-
-# %% ../nbs/00_models.ipynb #c019
-def check_causal(name: str, config) -> None:
-    "Raises `InputError` unless `config` is a decoder-only language model's."
-    kind = config.model_type
-    encoder = kind in modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES and not getattr(config, "is_decoder", False)
-    causal = kind in modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES or getattr(config, "auto_map", None)
-    if config.is_encoder_decoder: found = "a sequence-to-sequence model"
-    elif encoder: found = "an encoder-only model"
-    elif causal: return
-    else: found = "no causal language model"
-    raise InputError(f"Model {name!r} ({kind}) is {found}: expected a causal language model such as gpt2 or Llama-2.")
 
 # %% ../nbs/00_models.ipynb #c022
 def quantization(quantize: str | None # None, "8bit" or "4bit"
@@ -128,30 +117,27 @@ def load_model(name: str = "gpt2", # "tiny", a local folder, or a name on the Hu
                quantize: str | None = None, # "8bit" or "4bit", through bitsandbytes
                revision: str | None = None, # branch, tag or commit on the hub
                trust_remote_code: bool = False # run the repository's own Python code
-               ): # (tokenizer, model)
+               ) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]: # tokenizer, model
     "Tokenizer and model, for evaluation, from safetensors only; raises `InputError` with one sentence if that fails."
     source, spread = model_source(name), dict(device_map="auto") if device == "auto" else {}
     where, part = dict(revision=revision, trust_remote_code=trust_remote_code), "configuration"
-    device, placing = pick_device(None if spread else device), quantization(quantize) or spread
+    chip, placing = pick_device(None if spread else device), quantization(quantize) or spread
     try:
         with quiet_loading():
-            shapes = check_folder(name, Path(source)) if Path(source).is_dir() else None
-            check_sizes(name, PreTrainedConfig.get_config_dict(source, revision=revision)[0])
-            config = AutoConfig.from_pretrained(source, **where)
-            check_causal(name, config)
-            if shapes and not trust_remote_code: check_fit(name, config, shapes)
+            config = checked_config(name, source, **where)
             part = "tokenizer"
             tokenizer = load_tokenizer(source, **where)
             part = "weights"
-            model, report = AutoModelForCausalLM.from_pretrained(
-                source, config=config, dtype=pick_dtype(dtype, device), use_safetensors=True, output_loading_info=True,
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                source, config=config, dtype=pick_dtype(dtype, chip), use_safetensors=True, output_loading_info=True,
                 **where, **placing)
     except InputError: raise
     except Exception as error: raise loading_error(name, error, part) from error
+    model, report = loaded
     check_loaded(name, model, report["missing_keys"], report["unexpected_keys"])
     check_vocabulary(name, tokenizer, model)
     tokenizer = with_pad_token(tokenizer, model.get_input_embeddings().weight.shape[0])
-    return tokenizer, (model if placing else model.to(device)).eval()
+    return tokenizer, (model if placing else model.to(chip)).eval()
 
 # %% ../nbs/00_models.ipynb #c039
 ATTENTION = ("attn", "self_attn", "attention", "self_attention", "SelfAttention")
@@ -162,7 +148,7 @@ FINAL_NORM = ("ln_f", "norm", "final_layer_norm", "final_layernorm", "norm_f")
 # %% ../nbs/00_models.ipynb #c040
 def in_features(module: nn.Module) -> int:
     "How many columns enter a linear layer (`nn.Linear`, a quantised one, or GPT-2's `Conv1D`)."
-    return module.in_features if hasattr(module, "in_features") else module.nx
+    return getattr(module, "in_features" if hasattr(module, "in_features") else "nx")
 
 def last_named(module: nn.Module, names: tuple[str, ...]) -> list[nn.Module]:
     "The submodules whose own name is among `names` and which hold a weight, in order."
@@ -172,7 +158,7 @@ def last_named(module: nn.Module, names: tuple[str, ...]) -> list[nn.Module]:
 @dataclass
 class Sizes:
     "How many layers and heads a causal LM has, and how wide they are."
-    model: nn.Module
+    model: PreTrainedModel
 
     @property
     def config(self): return self.model.config.get_text_config()
@@ -249,9 +235,8 @@ def random_model(family: str, # a `model_type` of transformers
                  **kwargs # further settings of the family's configuration
                  ): # the model, in evaluation mode
     "A randomly initialised model of d_model 32 with 4 heads, for tests and controls: it has learnt nothing."
-    size = dict(hidden_size=32, num_hidden_layers=n_layers, num_attention_heads=4, intermediate_size=64,
-                vocab_size=vocab,
-                max_position_embeddings=128, bos_token_id=0, eos_token_id=0, pad_token_id=0)
+    size: dict[str, Any] = dict(hidden_size=32, num_hidden_layers=n_layers, num_attention_heads=4, intermediate_size=64,
+                vocab_size=vocab, max_position_embeddings=128, bos_token_id=0, eos_token_id=0, pad_token_id=0)
     if family in ("llama", "mistral", "qwen2", "qwen3", "gemma"): size.update(num_key_value_heads=2)
     if family in ("gemma", "qwen3"): size.update(head_dim=8)
     if family == "opt": size.update(ffn_dim=64, word_embed_proj_dim=32)

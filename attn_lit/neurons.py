@@ -21,6 +21,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from tqdm import tqdm
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .base import InputError, check_choice, check_range
 from .models import Encoded, Parts, encode, load_model, pad_batch, provenance
@@ -142,8 +143,8 @@ def bridge_activations(encoded: Encoded, bridge, kind: str = "product") -> Float
 
 # %% ../nbs/10_neurons.ipynb #c025
 def get_ffn_activations(text: str, # one text, at most as long as the model's context
-                        tokenizer, # from `load_model`
-                        model, # from `load_model`
+                        tokenizer: PreTrainedTokenizerBase, # from `load_model`
+                        model: PreTrainedModel, # from `load_model`
                         kind: str = "product", # what enters the down projection; gated MLPs: "activation", "gate"
                         backend: str = "native" # or "transformer_lens", where it is installed
                         ) -> Activations: # acts: (layer, pos, neuron)

@@ -58,7 +58,7 @@ def with_settings(command: Callable, names: Iterable[str] = HELP) -> Callable:
         kind, default = MANY.get(name, (known[name].type, known[name].default))
         kind = Annotated[kind, typer.Option(*FLAGS.get(name, ()), help=HELP[name])]
         own.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind))
-    command.__signature__ = inspect.Signature(own)
+    vars(command)["__signature__"] = inspect.Signature(own)
     command.__annotations__ = {p.name: p.annotation for p in own}
     return command
 

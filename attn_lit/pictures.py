@@ -131,7 +131,7 @@ def framed(values: Real[Any, "layer head"], layer: int, head: int) -> dict: # fo
 def map_says(values: Real[np.ndarray, "layer head"], layer: int, head: int, unit: str) -> str:
     "The chosen head's number, the lowest and the highest."
     def at(i): return "L{}H{}".format(*np.unravel_index(i, values.shape))
-    chosen = f"L{layer}H{head} has {number(values[layer, head])} {unit}"
+    chosen = f"L{layer}H{head}, framed, has {number(values[layer, head])} {unit}"
     if not np.isfinite(values).any(): return f"{chosen}: no head has a number for this text."
     low, high = np.nanargmin(values), np.nanargmax(values)
     return (f"{chosen}; the lowest of {values.size} heads is {at(low)} with {number(values.flat[low])}, the highest "

@@ -222,7 +222,8 @@ def settings_of(plan, name: str) -> Settings:
     words = {k: plan[k] for k in ("keywords", "markers") if k in plan}
     kinds, given = {f.name: f.type for f in fields(Settings)}, plan["settings"] | words
     for key, value in list(given.items()):
-        if key not in kinds: raise InputError(f"{name!r} has an unknown setting {brief(key)}: expected {', '.join(kinds)}.")
+        if key not in kinds:
+            raise InputError(f"{name!r} has an unknown setting {brief(key)}: expected {', '.join(kinds)}.")
         if not fits_type(value, kinds[key]):
             raise InputError(f"{name!r} has {brief(value)} as {key}: expected {kinds[key]}.")
         if isinstance(value, int) and fits_type(.5, kinds[key]): given[key] = float(value)
@@ -241,7 +242,8 @@ def read_plan(path: str, # from `attn-lit plan`
     plan, sha256 = plan_in(path)
     settings = replace(settings_of(plan, path), **where)
     if settings.trust_remote_code and not trusted:
-        raise InputError(f"Plan {path!r} lets the model's own Python code run: add --trust-remote-code if you trust it.")
+        raise InputError(f"Plan {path!r} lets the model's own Python code run: add --trust-remote-code if you trust "
+                         "it.")
     lexicon_free = check_settings(replace(settings, lexicon=None)) # its words are in the plan
     inputs = load_inputs(lexicon_free)
     now = json.loads(json.dumps(make_plan(settings, inputs)))

@@ -21,7 +21,7 @@ from .record import SCHEMA_VERSION, results_schema
 def with_evidence(found: Any) -> Any:
     "An analysis of version 1.0; a head map gets places for what later versions say of it."
     if not isinstance(found, dict) or not isinstance(found.get("maps"), dict): return found
-    later = dict(test="", words={}, checks={}, controls={}, reproduced={}, no_control={}, held_out=None)
+    later: dict[str, Any] = dict(test="", words={}, checks={}, controls={}, reproduced={}, no_control={}, held_out=None)
     return later | found | dict(maps=dict(n_dropped=None) | found["maps"])
 
 def from_1_0(record: dict) -> dict:

@@ -171,7 +171,7 @@ def draw_all(kept: Kept, folder: Path, format: str, dpi: int) -> list[Path]:
         for drawing in drawings(kept):
             name = drawing.name
             files += save_figure(drawing.make(), folder/name, (format,), dpi)
-    except (ValueError, KeyError, IndexError, TypeError, OverflowError) as error:
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         if isinstance(error, InputError): raise
         raise InputError(f"The figure {name} cannot be drawn from these results: {error}.") from error
     return files

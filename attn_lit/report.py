@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['SHOWN', 'PATTERNS', 'BY_LAYER', 'ROOM', 'DOUBTS', 'REPORT', 'text', 'terms', 'listed', 'asked_for', 'data_table',
-           'frame_html', 'scrolled', 'heads_to_show', 'fitting_top', 'head_viewers', 'lens_viewer', 'map_viewers',
-           'packed_picture', 'figure_html', 'figures_html', 'banner', 'status_html', 'causal_html', 'section',
-           'found_html', 'contents', 'report_sections', 'report_page', 'write_report']
+           'frame_html', 'scrolled', 'heads_to_show', 'fitting_top', 'strips', 'head_viewers', 'lens_viewer',
+           'map_viewers', 'packed_picture', 'figure_html', 'figures_html', 'banner', 'status_html', 'causal_html',
+           'section', 'found_html', 'contents', 'report_sections', 'report_page', 'write_report']
 
 # %% ../nbs/14_report.ipynb #c003
 import base64, io, re
@@ -26,8 +26,8 @@ from .kept import Kept, lens_from, read_kept
 from .page import POLICY, View, package_file, parts_html, text_html
 from .pixels import pattern_bytes, pattern_viewer
 from .redraw import Drawing, drawings
-from .results import count_says
-from .strips import MAX_CELLS, lens_table, token_strip
+from .results import count_says, plural
+from .strips import MAX_CELLS, MAX_TOKENS, lens_table, token_strip
 from .viewers import heads_viewer, longest_text
 
 # %% ../nbs/14_report.ipynb #c007
@@ -49,7 +49,7 @@ def asked_for(record: dict) -> str: # HTML
     made, seconds = record["provenance"], record["seconds"]
     given = {name: value for name, value in made["arguments"].items()
              if value not in (None, [], {}, False) and name not in ("model", "out", "text", "seed")}
-    plan = record.get("plan", {}).get("sha256", "")[:12]
+    plan = (record.get("plan", {}).get("sha256") or "")[:12] # none in version 1.0
     passed = [check for check in record.get("self_test", {}).get("checks", []) if check["passed"]]
     return terms(dict(
         model=f"{made['model']} ({made['model_class']}, {made['n_parameters']:,} parameters)",
@@ -106,6 +106,14 @@ def fitting_top(n_heads: int, n_tokens: int) -> int | None:
     if pattern_bytes(n_heads, n_tokens) <= PATTERNS: return None
     return max(PATTERNS//(4*n_heads*n_tokens), 1)
 
+def strips(attn: np.ndarray, tokens: list[str], heads: list[tuple[int, int]]) -> Iterator[View]:
+    "The text coloured by what each head reads, on one scale."
+    reads = np.stack([attn[head].sum(0) for head in heads])/np.arange(len(tokens), 0, -1) # tokens that can read each
+    for (l, h), values in zip(heads, reads):
+        yield token_strip(tokens, values, "attention received, mean over the tokens that can read it",
+                          f"What L{l}H{h} reads", limits=(0., float(np.nanmax(reads, initial=1e-9))),
+                          note="Most heads of most models read the first token; that is no finding about this one.")
+
 def head_viewers(kept: Kept) -> Iterator[View]:
     "The heads that are shown, on the run's text: patterns, what they read, and CircuitsVis's view of a short text."
     heads, why = heads_to_show(kept)
@@ -113,12 +121,7 @@ def head_viewers(kept: Kept) -> Iterator[View]:
     if attn is None or not heads: return
     top = fitting_top(len(heads), len(tokens))
     yield pattern_viewer(attn, tokens, heads, top, f"Attention of {', '.join(f'L{l}H{h}' for l, h in heads)} ({why})")
-    reading = np.arange(len(tokens), 0, -1) # how many tokens can read each
-    for l, h in heads[:3]:
-        says = "attention received, mean over the tokens that can read it"
-        yield token_strip(tokens, attn[l, h].sum(0)/reading, says,
-                          f"What L{l}H{h} reads", signed=False,
-                          note="Most heads of most models read the first token; that is no finding about this one.")
+    if len(tokens) <= MAX_TOKENS: yield from strips(attn, tokens, heads[:3])
     if len(tokens) <= longest_text(len(heads)): yield heads_viewer(attn, tokens, heads, "The same heads in CircuitsVis")
 
 def lens_viewer(kept: Kept) -> list[View]:
@@ -157,13 +160,16 @@ def figure_html(drawing: Drawing, picture: str | None) -> str:
 def figures_html(kept: Kept, folder: Path) -> tuple[str, str]: # of the questions, and layer by layer
     "The figures that the run left in a folder: first those of questions, then those of layers, while there is room."
     order = sorted(drawings(kept), key=lambda drawing: drawing.name.startswith(BY_LAYER))
-    parts, room = ([], []), ROOM
+    parts, room, missing = ([], []), ROOM, 0
     for drawing in order:
         path, of_layer = folder/f"{drawing.name}.png", drawing.name.startswith(BY_LAYER)
-        if not path.is_file(): continue
+        if not path.is_file():
+            missing += 1
+            continue
         picture = packed_picture(path) if room > 0 else ""
         room -= len(picture)
         parts[of_layer].append(figure_html(drawing, picture if room > 0 else None))
+    if missing: parts[0].append(f"<p>{plural(missing, 'figure')} not in this folder: attn-lit figures draws them.</p>")
     return "".join(parts[0]), "".join(parts[1])
 
 # %% ../nbs/14_report.ipynb #c014
@@ -178,7 +184,7 @@ def banner(what: str, why: str) -> str:
 def status_html(record: dict) -> str:
     "Whether the run went through and the model passed its self-test, and what there is if not."
     test = record.get("self_test", {})
-    forced = banner("The model failed its self-test, and the run was forced", test.get("failure"))*bool(
+    forced = banner("The model failed its self-test, and the run was forced", test.get("failure", ""))*bool(
         test.get("forced"))
     if record["status"] == "complete": return forced
     there = f"What was found before is below: {', '.join(record['analyses']) or 'nothing'}."

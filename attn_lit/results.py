@@ -8,6 +8,7 @@ __all__ = ['MAPS', 'HeadResult', 'undefined', 'why_dropped', 'head_frame', 'top_
 
 # %% ../nbs/03_results.ipynb #c003
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -34,13 +35,13 @@ class HeadResult:
     q: Float[np.ndarray, "layer head"] | None = field(default=None, repr=False) # false discovery rate
     p_max_t: Float[np.ndarray, "layer head"] | None = field(default=None, repr=False) # corrected for all heads
     test: str = "" # what p is from
-    how: object = field(default=None, repr=False) # the `Design` that the test was made with
+    how: Any = field(default=None, repr=False) # the `Design` that the test was made with
     words: dict[str, int] = field(default_factory=dict) # how many words are marked, how many of them in pieces
     checks: dict[str, float] = field(default_factory=dict) # what must be 0, and what it was
     controls: dict[str, "HeadResult"] = field(default_factory=dict, repr=False) # name → where there should be nothing
     reproduced: dict[str, np.ndarray] = field(default_factory=dict, repr=False) # control → heads it shows as well
     no_control: dict[str, str] = field(default_factory=dict) # control that could not be made → why
-    held_out: object = field(default=None, repr=False) # a `HeldOut`: heads chosen on one part, tested on another
+    held_out: Any = field(default=None, repr=False) # a `HeldOut`: heads chosen on one part, tested on another
     provenance: dict = field(default_factory=dict, repr=False)
 
     @property
@@ -65,6 +66,7 @@ class HeadResult:
 # %% ../nbs/03_results.ipynb #c008
 def undefined(result: HeadResult) -> Int[np.ndarray, "layer head"]:
     "How many items have a score in some head, but not in this one."
+    if result.scores is None: return np.zeros(result.effect.shape, int)
     counts, used = present(result.scores)
     return used.sum() - counts
 

@@ -17,6 +17,7 @@ from itertools import chain
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .base import InputError
 from .disk import Scores, blank, put_at
@@ -45,7 +46,7 @@ def after_first(marks: Bool[np.ndarray, "pos"]) -> Bool[np.ndarray, "pos"]:
     return marks & (np.arange(len(marks)) > 0)
 
 # %% ../nbs/06_sentiment.ipynb #c013
-def surplus(texts: list[str | Encoded], # the corpus
+def surplus(texts: Sequence[str | Encoded], # the corpus
             marks: dict[str, list[Bool[np.ndarray, "_"]]], # sets of keys that are meant, each an array a text
             tokenizer, # from `load_model`
             model # from `load_model`
@@ -105,7 +106,9 @@ def pseudo_keywords(texts: Iterable[str], # the corpus
                     seed: int = 0 # which of several words that fit equally well
                     ) -> list[str]: # one for each keyword that occurs, as far as there are words
     "Other words that stand in about as many of the texts as the keywords do."
-    inside, held, others = set(chain(*(re.findall(r"\w+", w.lower()) for w in words))), Counter(), Counter()
+    inside = set(chain(*(re.findall(r"\w+", w.lower()) for w in words)))
+    held: Counter[str] = Counter()
+    others: Counter[str] = Counter()
     for t in texts:
         held.update({t[a:b].lower() for a, b in word_spans(t, words)})
         others.update(set(re.findall(r"[^\W\d_]+", t.lower())) - inside)
@@ -143,7 +146,7 @@ def look_at(texts: Sequence[str], kinds: dict[str, Marking], words: list[str], t
 def per_token(texts: Sequence[str], kinds: dict[str, Marking], look: Look, tokenizer, model) -> dict[str, Scores]:
     "Attention per marked token beyond chance, of each kind, (text, layer, head); NaN for a text without marks."
     shape, store = (len(texts), Parts(model).n_layers, Parts(model).n_heads), STORE.get()
-    scores = {name: blank(shape, store and store.folder) for name in kinds}
+    scores = {name: blank(shape, store.folder if store else None) for name in kinds}
     for window, found in measured(texts, tokenizer, model, (), kinds):
         for name, counts in look.counts.items():
             n_marks = np.maximum(counts[window.start:window.start + len(window.encoded)], 1)[:, None, None]
@@ -153,8 +156,8 @@ def per_token(texts: Sequence[str], kinds: dict[str, Marking], look: Look, token
 # %% ../nbs/06_sentiment.ipynb #c026
 def head_scores(texts: Sequence[str], # the corpus
                 labels: Sequence | np.ndarray, # one number a text, such as 1 for positive and 0 for negative
-                tokenizer, # from `load_model`
-                model, # from `load_model`
+                tokenizer: PreTrainedTokenizerBase, # from `load_model`
+                model: PreTrainedModel, # from `load_model`
                 keywords: dict | list = SENTIMENT_KEYWORDS, # words, or named lists of words
                 controls: bool = True, # make them as well
                 n: int | None = None, # orders of the labels; see `evidence.draws`
@@ -162,18 +165,18 @@ def head_scores(texts: Sequence[str], # the corpus
                 alpha: float = .05 # for the heads that controls show as well
                 ) -> HeadResult: # effect: Pearson r, −1 to 1, NaN where undefined
     "Pearson r of each head's attention on sentiment words with the label; raises `InputError` for bad texts or labels."
-    words, source, labels = all_words(keywords), provenance(tokenizer, model), as_labels(labels, len(texts))
+    words, source, values = all_words(keywords), provenance(tokenizer, model), as_labels(labels, len(texts))
     kinds = {"keyword": markings(words)}
     if controls:
         others = pseudo_keywords((t if isinstance(t, str) else encode(t, tokenizer).text for t in texts), words, seed)
         kinds |= {"pseudo-keyword": markings(others), "punctuation mark": lambda e: after_first(mark_punctuation(e))}
     look = look_at(texts, kinds, words, tokenizer, model)
-    check_usable(labels, look.counts["keyword"] > 0, "keyword")
+    check_usable(values, look.counts["keyword"] > 0, "keyword")
     scores = per_token(texts, kinds, look, tokenizer, model)
-    def r(what, labels=labels): return correlate(what, scores[what], labels, look, source, n, seed)
+    def r(what, values=values): return correlate(what, scores[what], values, look, source, n, seed)
     result = replace(r("keyword"), words=look.words)
     if not controls: return result
-    shuffled = np.random.default_rng(seed).permutation(labels)
+    shuffled = np.random.default_rng(seed).permutation(values)
     return with_controls(result, {
         "pseudo-keywords": lambda: r("pseudo-keyword"), "punctuation": lambda: r("punctuation mark")}, {
         "shuffled labels": lambda: r("keyword", shuffled),
@@ -181,7 +184,7 @@ def head_scores(texts: Sequence[str], # the corpus
                                               seed)}, alpha)
 
 # %% ../nbs/06_sentiment.ipynb #c028
-TWINS = (
+TWINS: tuple[tuple[str, str], ...] = (
     ("The film was good from its first scene to its last.", "The film was bad from its first scene to its last."),
     ("What a wonderful story, and how well it is told!", "What a terrible story, and how badly it is told!"),
     ("My children were happy all the way home.", "My children were sad all the way home."),
@@ -231,7 +234,8 @@ WordMarks = dict[str, dict[int, Bool[np.ndarray, "_"]]] # word → number of eac
 
 def mark_each(encoded: list[Encoded], words: list[str]) -> tuple[WordMarks, Counter]: # and how often each occurs
     "The tokens of each word by itself, in each text that has it after the first token."
-    marks, counts = {}, Counter()
+    marks: WordMarks = {}
+    counts: Counter[str] = Counter()
     for i, e in enumerate(encoded):
         for word, piece in pieces_of(e, words):
             piece = after_first(piece)
@@ -257,7 +261,7 @@ def word_scores(texts: Sequence[str], # the corpus
                 at_once: int = 64 # words in a pass, which reads only texts that have one of them
                 ) -> pd.DataFrame: # a row a word and head: layer, head, word, surplus, n_texts, n_occurrences, n_tokens
     "Attention of each head on each word beyond chance, its pieces added up; words that do not occur are left out."
-    totals = {}
+    totals: dict[str, Total] = {}
     for _, some in dealt(texts):
         encoded = [encode(text, tokenizer, model) for text in some]
         marks, counts = mark_each(encoded, all_words(words))
@@ -272,5 +276,5 @@ def word_scores(texts: Sequence[str], # the corpus
     if not totals: raise InputError("None of the words stands in a text after the first token: nothing to count.")
     layer, head = np.indices((Parts(model).n_layers, Parts(model).n_heads)).reshape(2, -1)
     return pd.concat([pd.DataFrame(dict(
-        layer=layer, head=head, word=word, surplus=(t.surplus/t.measured).ravel(), n_texts=t.n_texts,
+        layer=layer, head=head, word=word, surplus=np.ravel(t.surplus/t.measured), n_texts=t.n_texts,
         n_occurrences=t.n_occurrences, n_tokens=t.n_tokens)) for word, t in sorted(totals.items())], ignore_index=True)

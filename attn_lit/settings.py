@@ -82,6 +82,7 @@ def check_settings(settings: Settings) -> Settings:
             raise InputError(f"{what} {value} is too few: expected {least} at least.")
     if (s.permutations or 0) > MOST_DRAWS:
         raise InputError(f"--permutations {s.permutations:,} is too many: expected {MOST_DRAWS:,} at most.")
-    if not 0 <= s.seed < 2**32: raise InputError(f"--seed {brief(s.seed)} is not possible: expected 0 to {2**32 - 1:,}.")
+    if not 0 <= s.seed < 2**32:
+        raise InputError(f"--seed {brief(s.seed)} is not possible: expected 0 to {2**32 - 1:,}.")
     if s.lexicon and s.keywords: raise InputError("There are keywords and a lexicon: expected one of them.")
     return settings

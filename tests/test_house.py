@@ -17,6 +17,7 @@ import docs
 import pytest
 import readme
 import staging
+import versions
 import yaml
 
 import attn_lit
@@ -298,6 +299,14 @@ def test_constraints_pin_every_requirement():
     wanted = [re.split(r"[<>=~!]", requirement)[0].lower() for extra in ("", "lens_", "dev_")
               for requirement in SETTINGS[f"{extra}requirements"].split()]
     assert not [r for r in wanted if r not in pinned]
+
+
+def test_oldest_versions_are_the_lower_bounds():
+    oldest = versions.requirements("oldest", SETTINGS)
+    assert {r.replace("==", ">=") for r in oldest} >= set(SETTINGS["requirements"].split())
+    assert not [r for r in oldest if r.startswith(versions.NEWER)]
+    with pytest.raises(SystemExit, match="no lower bound in settings.ini: numpy"):
+        versions.requirements("oldest", dict(requirements="torch>=2 numpy", dev_requirements=""))
 
 
 def test_version_is_the_same_everywhere():

@@ -1,4 +1,5 @@
 "The names promised at the top level: each imports, is what it says, and costs nothing until it is used."
+import inspect
 import subprocess
 import sys
 
@@ -19,6 +20,14 @@ def test_promised_name(name):
     value = getattr(attn_lit, name)
     assert name in attn_lit.__all__ and name in dir(attn_lit)
     if name != "SENTIMENT_KEYWORDS": assert callable(value) and value.__doc__
+
+
+@pytest.mark.parametrize("name", [name for name in PROMISED if name not in ("SENTIMENT_KEYWORDS", "InputError")])
+def test_promised_name_is_annotated_in_full(name):
+    "What mypy checks of it, as `make types` does for these modules."
+    signature = inspect.signature(inspect.unwrap(getattr(attn_lit, name)))
+    assert signature.return_annotation is not signature.empty
+    assert not [p.name for p in signature.parameters.values() if p.annotation is p.empty]
 
 
 def test_nothing_is_offered_that_was_not_promised(): assert sorted(attn_lit.__all__) == sorted(PROMISED)

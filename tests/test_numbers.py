@@ -89,8 +89,10 @@ class InHalf(TorchDispatchMode):
 def test_sums_are_float32(dtype, monkeypatch):
     "All analyses, and the stream by PyTorch's operations too: nothing of ours is summed in half precision."
     tokenizer, model = loaded("tiny", dtype)
-    with torch.no_grad(), InHalf() as mode: torch.softmax(torch.ones(3, dtype=model.dtype), -1)
-    assert not mode.seen # no line of attn_lit
+    planted = {"__name__": "attn_lit.planted"}
+    exec("def shares(x): return x.softmax(-1)", planted)
+    with InHalf() as mode: planted["shares"](torch.ones(3, dtype=model.dtype))
+    assert mode.seen == {("_softmax", "attn_lit.planted", "shares")} # it would be noticed
     with InHalf() as mode:
         for name in ("statistics", "sentiment", "instruction", "ablation"): ANALYSES[name][1](tokenizer, model)
         lens.logit_lens("The king saw the fox.", tokenizer, model)
