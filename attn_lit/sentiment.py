@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SENTIMENT_KEYWORDS', 'TWINS', 'SENTIMENT_TEXTS', 'SENTIMENT_LABELS', 'WordMarks', 'all_words', 'after_first',
-           'surplus', 'as_labels', 'check_usable', 'covariates', 'correlate', 'mark_punctuation', 'pseudo_keywords',
-           'markings', 'Look', 'look_at', 'per_token', 'head_scores', 'mark_each', 'Total', 'word_scores']
+           'surplus', 'as_labels', 'check_usable', 'covariates', 'Look', 'correlate', 'mark_punctuation',
+           'pseudo_keywords', 'markings', 'look_at', 'per_token', 'head_scores', 'mark_each', 'Total', 'word_scores']
 
 # %% ../nbs/06_sentiment.ipynb #c003
 import re
@@ -80,10 +80,17 @@ def covariates(lengths: Int[np.ndarray, "text"], counts: Int[np.ndarray, "text"]
     return np.column_stack([np.log(np.maximum(lengths, 1)), counts])
 
 # %% ../nbs/06_sentiment.ipynb #c024
+@dataclass
+class Look:
+    "What is known of each text before it is measured: tokens, and marked tokens of each kind."
+    lengths: Int[np.ndarray, "text"]
+    counts: dict[str, Int[np.ndarray, "text"]]
+    words: dict[str, int] # how many keywords there are, and how many of them in pieces
+
 def correlate(what: str, # what is marked: "keyword" …
               scores: Scores, # (text, layer, head): attention per marked token beyond chance
               labels: Float[np.ndarray, "text"],
-              look: "Look", # lengths and counts of the same texts
+              look: Look, # lengths and counts of the same texts
               source: dict, # for the provenance
               n: int | None = None, # orders of the labels; see `evidence.draws`
               seed: int = 0 # of the orders
@@ -123,13 +130,6 @@ def markings(words: list[str]) -> Marking:
     "A function that marks words in a text's tokens, after the first."
     words = list(words)
     return lambda e: after_first(mark_words(e, words))
-
-@dataclass
-class Look:
-    "What is known of each text before it is measured: tokens, and marked tokens of each kind."
-    lengths: Int[np.ndarray, "text"]
-    counts: dict[str, Int[np.ndarray, "text"]]
-    words: dict[str, int] # how many keywords there are, and how many of them in pieces
 
 def look_at(texts: Sequence[str], kinds: dict[str, Marking], words: list[str], tokenizer, model) -> Look:
     "A first look at a corpus; raises `InputError` for a text that cannot be read."
