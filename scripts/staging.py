@@ -15,7 +15,8 @@ from still import still
 
 ROOT = Path(__file__).resolve().parent.parent
 # A script that is code, not a viewer's data, and long enough for a file of its own.
-SCRIPT = re.compile(r"<script(?![^>]*(?:\ssrc=|application/json))([^>]*)>(.{4000,}?)</script>", flags=re.S | re.I)
+SCRIPT = re.compile(r"<script(?![^>]*(?:\ssrc=|application/json))([^>]*)>((?:(?!</script>).){4000,})</script>",
+                    flags=re.S | re.I)
 FILES = re.compile(r"<script src=[^>]*></script>")
 DIRECTIVE = re.compile(r"^#\|\s*([\w-]+)(?::[ \t]*(.*?))?[ \t]*$", flags=re.M)
 THUMBNAIL, AGAIN = 400, 100_000 # pixels across; bytes of a viewer that the gallery shows again

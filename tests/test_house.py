@@ -188,6 +188,15 @@ def test_quarto_yml_is_the_real_file_at_the_top():
     assert (ROOT/"nbs/_quarto.yml").is_symlink() and (ROOT/"nbs/_quarto.yml").resolve() == ROOT/"_quarto.yml"
 
 
+def test_only_long_scripts_are_shared(tmp_path):
+    "A short one before the data of a viewer stays, and takes nothing of what follows with it."
+    short, long_, data = "<script>a()</script>", f"<script>{'b();'*1200}</script>", "<script>" + "c"*3990 + "</script>"
+    outputs = [dict(data={"text/html": short + "<p>1</p>" + data + long_})]
+    tags = staging.share_scripts(dict(cells=[dict(outputs=outputs)]), tmp_path)
+    assert outputs[0]["data"]["text/html"] == short + "<p>1</p>" + data + "".join(tags.values())
+    assert [p.read_text() for p in tmp_path.iterdir()] == ["b();"*1200]
+
+
 def test_site_configuration_names_what_is_there(): assert list(checks.check_config(ROOT/"nbs")) == []
 
 
