@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
+from shutil import rmtree
 from zipfile import BadZipFile
 
 import numpy as np
@@ -147,6 +148,8 @@ def kept(folder: str | Path, # where shards go
          ): # gives the `Store`
     "Inside, `head_statistics` keeps and finds what it measures; `InputError` for another run's folder, or a busy one."
     (folder := Path(folder)).mkdir(parents=True, exist_ok=True)
+    for path in (folder, folder/".lock"):
+        if path.is_symlink(): raise InputError(f"{str(path)!r} is a link: expected the run's own; remove it.")
     lock = FileLock(folder/".lock", timeout=0)
     try:
         if rank == 0: lock.acquire()
@@ -155,8 +158,9 @@ def kept(folder: str | Path, # where shards go
                          "--out.") from None
     try:
         check_manifest(folder, about)
-        if world == 1:
-            for part in folder.glob(".*.part.*"): part.unlink(missing_ok=True)
+        if world == 1: # what a killed run was writing
+            for place in (folder, folder.parent):
+                for part in place.glob(".attn_lit_*"): rmtree(part, ignore_errors=True)
         token = STORE.set(Store(folder, rank, world))
         try: yield STORE.get()
         finally: STORE.reset(token)
