@@ -160,5 +160,4 @@ def earlier_figures(folder: Path) -> list[Path]:
     "The figures in a folder that the record in it lists; none if there is no record that can be read."
     try: names = read_results(folder)["figures"]
     except InputError: return []
-    return [folder/name for name in names if Path(name).name == name and name.endswith(".png")
-            and (folder/name).is_file()]
+    return [folder/name for name in names if Path(name).name == name and (folder/name).is_file()]

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from attn_lit.base import InputError
 from attn_lit.command import main
+from attn_lit.kept import earlier_figures
 from attn_lit.models import encode, load_model, random_model
 from attn_lit.plan import load_inputs, make_plan, plan_text
 from attn_lit.settings import Settings
@@ -77,6 +78,11 @@ def test_a_run_asks_no_network_keeps_to_its_folder_and_follows_no_link(tmp_path,
     assert not [p for p in outside if not p.is_relative_to(matplotlib.get_cachedir())], outside
     assert not [p for name in ("home", "scratch") for p in (tmp_path/name).rglob("*") if p.is_file()]
     assert [p.name for p in (tmp_path/"work").iterdir()] == ["out"]
+    record = json.loads((out/"analysis_results.json").read_text())
+    assert sorted(p.name for p in earlier_figures(out)) == sorted(record["figures"]) # what the next run takes away
+    for name in ("notes.txt", "../../mine.png", str(mine)):
+        changed(out/"analysis_results.json", figures=[*record["figures"], name])
+        assert not {p.name for p in earlier_figures(out)} - {*record["figures"]}
 
 
 def test_nothing_says_where_it_is_used():
