@@ -1,7 +1,7 @@
 """The change of a metric without each head, for all heads: attn_lit against one whole pass a head, in plain passes.
 
 Peers take turns on the same text, each in a process of its own. A whole run writes bench/ablation.json; a narrower one
-(--models, --lengths, --peers, --rounds) writes only where --json says.
+(--models, --metrics, --lengths, --peers, --rounds) writes only where --json says.
 """
 import argparse
 import os
@@ -142,6 +142,7 @@ TASKS = {kind: peers(kind) for kind in WORKS}
 def options():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--models", nargs="+", choices=MODELS, default=["gpt2"])
+    parser.add_argument("--metrics", nargs="+", choices=WORKS, default=list(WORKS))
     parser.add_argument("--lengths", nargs="+", type=int, help="tokens; default: 40, 256 for the loss, 256 else")
     parser.add_argument("--peers", nargs="+", choices=TASKS["loss"], default=list(TASKS["loss"]))
     parser.add_argument("--rounds", type=int, help="default: 3 for 40 tokens, 1 for 256")
@@ -150,7 +151,8 @@ def options():
     parser.add_argument("--threads", type=int, help="of torch; default: its own choice")
     parser.add_argument("--json", type=Path, help=f"default for a whole run: bench/{RESULTS.name}")
     args = parser.parse_args()
-    whole = args.models == ["gpt2"] and not (args.lengths or args.rounds or args.peers != list(TASKS["loss"]))
+    narrow = args.lengths or args.rounds or args.peers != list(TASKS["loss"]) or args.metrics != list(WORKS)
+    whole = args.models == ["gpt2"] and not narrow
     args.json, args.seconds = args.json or (RESULTS if whole else None), 3600
     return args
 
@@ -162,10 +164,10 @@ def main():
     os.environ.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false", TQDM_DISABLE="1")
     results = beginning(args, TASKS["loss"], corpus="the metric of the column, without each head in turn")
     for model in args.models:
-        for kind, lengths in WORKS.items():
+        for kind in args.metrics:
             with started(results, model, args, kind) as workers:
-                for n in args.lengths or lengths:
-                    turns = take_turns(workers, [n], False, args.rounds or lengths.get(n, 1))
+                for n in args.lengths or WORKS[kind]:
+                    turns = take_turns(workers, [n], False, args.rounds or WORKS[kind].get(n, 1))
                     results["rows"] += summary(turns, model=model, work=SAYS[kind].format(n), texts=1)
                     results["statistics"] = ["the change without each head"]
                     save_to(args.json, results)

@@ -5,7 +5,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 BENCH = Path(__file__).resolve().parent.parent/"bench"
 PEERS = ("plain", "attn_lit", "eager")
@@ -75,13 +77,27 @@ def test_table_says_what_is_left_out(results, table):
 
 
 def test_ablation(tmp_path):
-    "Every way to the matrix gives the same changes."
+    "The benchmark of the ablation matrix runs."
     path = tmp_path/"ablation.json"
-    command = [sys.executable, BENCH/"ablation.py", "--models", "tiny-gpt2", "--lengths", "16", "--rounds", "1",
-               "--threads", "1", "--json", path]
+    command = [sys.executable, BENCH/"ablation.py", "--models", "tiny-gpt2", "--metrics", "last", "--lengths", "16",
+               "--peers", "plain", "attn_lit", "--rounds", "1", "--threads", "1", "--json", path]
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
-    assert {r["work"] for r in rows} == {"loss, 16 tokens", "a logit difference at the last of 16 tokens"}
+    assert [(r["work"], r["peer"]) for r in rows] == [("a logit difference at the last of 16 tokens", "plain"),
+                                                      ("a logit difference at the last of 16 tokens", "attn_lit")]
     assert all(r["skipped"] is None and r["seconds"] > 0 for r in rows)
-    assert all(r["differs"] < 1e-5 for r in rows if r["peer"] in ("hooks", "lens"))
+
+
+@pytest.mark.parametrize("kind", ["loss", "last"])
+def test_ways_to_the_matrix_agree(kind, monkeypatch):
+    "Every way to the matrix gives the same changes; the floor multiplies and gives none."
+    monkeypatch.syspath_prepend(BENCH)
+    import ablation
+    import peers
+    tokenizer, model = peers.load("tiny-gpt2", torch.device("cpu"), "float32")
+    texts = peers.random_texts([16], model.config.vocab_size)
+    changes = {name: peer.setup(tokenizer, model)(texts).get("change") for name, peer in ablation.TASKS[kind].items()}
+    assert {name for name, change in changes.items() if change is not None} == {"attn_lit", "hooks", "lens"}
+    assert changes["attn_lit"].shape == (1, 2, 4) and np.abs(changes["attn_lit"]).min() > 0
+    for name in ("hooks", "lens"): np.testing.assert_allclose(changes[name], changes["attn_lit"], atol=1e-5)
