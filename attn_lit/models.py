@@ -84,7 +84,9 @@ def with_pad_token(tokenizer, # fast
                    rows: int | None = None # how many embeddings the model has; None: as many as it takes
                    ):
     "The tokenizer, with a pad token from among its own tokens if it had none that the model knows."
-    def known(token): return token is not None and (rows is None or tokenizer.convert_tokens_to_ids(token) < rows)
+    def known(token):
+        number = None if token is None else tokenizer.convert_tokens_to_ids(token)
+        return number is not None and (rows is None or number < rows)
     if known(tokenizer.pad_token): return tokenizer
     own = (tokenizer.eos_token, tokenizer.unk_token, tokenizer.bos_token, tokenizer.convert_ids_to_tokens(0))
     tokenizer.pad_token = next(filter(known, own))
@@ -105,6 +107,9 @@ def quiet_loading():
 def load_tokenizer(source: str, **kwargs):
     "The tokenizer at `source`, with a pad token; raises `InputError` if there is none that gives character offsets."
     tokenizer = AutoTokenizer.from_pretrained(source, **kwargs)
+    if not isinstance(tokenizer.model_max_length, int | float):
+        raise InputError(f"The tokenizer of {source!r} has {brief(tokenizer.model_max_length)} as model_max_length: "
+                         "expected a number.")
     if len(tokenizer) <= len(tokenizer.all_special_tokens) + 1: # what transformers makes up where there is none
         raise InputError(f"Model {source!r} has no tokenizer: expected a tokenizer.json beside its config.json.")
     if tokenizer.is_fast: return with_pad_token(tokenizer)
