@@ -26,8 +26,8 @@ HELP = dict(
     quantize="8bit or 4bit, with bitsandbytes and a GPU",
     text="the text that attention, neuron and lens figures show", layer="draw this layer only",
     head="draw this head of the layer",
-    sentiment_data="labelled texts: a file (txt, csv, tsv, jsonl, json, parquet), a folder or a hub data set; "
-                   "knows SST-2 and IMDB",
+    sentiment_data="labelled texts: a file (txt, csv, tsv, jsonl, json, parquet), a folder or a hub data set "
+                   "(stream:NAME is read as it arrives); knows SST-2 and IMDB",
     bias_data="sentence pairs; knows WinoBias, Winogender, CrowS-Pairs, StereoSet",
     instruction_data="prompts; knows IFEval with and without its instructions, Alpaca, self-instruct",
     columns="how the data call a column, such as text=review label=stars male=a; several may follow",
