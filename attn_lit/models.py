@@ -129,7 +129,7 @@ def load_model(name: str = "gpt2", # "tiny", a local folder, or a name on the Hu
     chip, placing = pick_device(None if spread else device), quantization(quantize) or spread
     try:
         with quiet_loading():
-            config = checked_config(name, source, **where)
+            config = checked_config(name, source, revision, trust_remote_code)
             part = "tokenizer"
             tokenizer = load_tokenizer(source, **where)
             part = "weights"

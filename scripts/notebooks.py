@@ -4,14 +4,22 @@ With --coverage, an exported cell runs under the name and at the lines of the mo
 that `coverage` counts what a notebook reaches of its own module and not only of the modules that it imports.
 """
 import argparse
+import atexit
 import os
 import subprocess
 import sys
+import tempfile
 import time
+import traceback
+import warnings
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from importlib import import_module
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+COMMON = ("torch", "transformers.modeling_utils", "transformers.models.gpt2.modeling_gpt2", "pandas", "scipy.stats",
+          "matplotlib.pyplot", "nbdev.test", "nbdev.showdoc") # half of a short notebook's time
 
 
 def exported_cells(lib):
@@ -33,10 +41,16 @@ def at_home(cell, path, line, exported):
     return f"exec(compile({chr(10) * line + cell.source!r}, {str(path)!r}, 'exec'))"
 
 
-def run_at_home(notebook):
-    "Run one notebook as nbdev_test does, exported cells at home in their modules; True if it passed."
+def passes(notebook):
+    "Run one notebook as nbdev_test does, here: whether it passed."
     import nbdev.test as nt
     from nbdev.config import get_config
+    return nt.test_nb(notebook, skip_flags=get_config().tst_flags.split(), basepath=ROOT)[0]
+
+
+def run_at_home(notebook):
+    "The same with exported cells at home in their modules."
+    import nbdev.test as nt
     homes, read = exported_cells(ROOT/"attn_lit"), nt.NBProcessor
 
     def processor(fn, **kwargs):
@@ -47,15 +61,47 @@ def run_at_home(notebook):
         return result
 
     nt.NBProcessor = processor
-    return nt.test_nb(notebook, skip_flags=get_config().tst_flags.split(), basepath=ROOT)[0]
+    return passes(notebook)
 
 
-def run(notebook, coverage, threads):
-    "Run one notebook in a new process: its name, whether it passed, seconds, what it printed."
+def begin(notebook, log):
+    "Run one notebook in a process of its own, begun from this one, which has imported what all of them import."
+    if child := os.fork(): return child
+    for descriptor in (1, 2): os.dup2(log.fileno(), descriptor)
+    status = 1
+    try:
+        status = int(not passes(notebook))
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush(); sys.stderr.flush()
+        atexit._run_exitfuncs() # folders that the notebook has made are removed
+        os._exit(status)
+
+
+def from_here(notebooks, workers, threads):
+    "All notebooks, some at a time: the name of each, whether it passed, seconds, what it printed."
+    os.environ.update(OMP_NUM_THREADS=str(threads), MPLBACKEND="agg", PYTHONWARNINGS="ignore")
+    warnings.simplefilter("ignore")
+    os.chdir(ROOT)
+    sys.stdin = open(os.devnull)
+    for name in COMMON: import_module(name)
+    waiting, running = list(notebooks), {}
+    while waiting or running:
+        while waiting and len(running) < workers:
+            notebook, log = waiting.pop(0), tempfile.TemporaryFile("w+")
+            running[begin(notebook, log)] = notebook, log, time.time()
+        child, status = os.wait()
+        notebook, log, start = running.pop(child)
+        log.seek(0)
+        yield notebook.stem, status == 0, time.time() - start, log.read()
+
+
+def under_coverage(notebook, threads):
+    "The same for one notebook, in a new process whose lines are counted."
     start = time.time()
-    command = ([sys.executable, "-m", "coverage", "run", __file__, "--one", str(notebook)] if coverage else
-               [str(Path(sys.executable).with_name("nbdev_test")), "--path", str(notebook)])
     env = {**os.environ, "OMP_NUM_THREADS": str(threads), "MPLBACKEND": "agg", "PYTHONWARNINGS": "ignore"}
+    command = [sys.executable, "-m", "coverage", "run", __file__, "--one", str(notebook)]
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     return notebook.stem, done.returncode == 0, time.time() - start, done.stdout + done.stderr
 
@@ -70,9 +116,11 @@ def main():
     if args.one: sys.exit(not run_at_home(args.one.resolve()))
     notebooks = args.notebooks or sorted(p for p in (ROOT/"nbs").glob("*.ipynb") if p.name[0] not in "_.")
     threads = max(1, (os.cpu_count() or 1)//args.workers)
-    passed = 0
+    notebooks, passed = [n.resolve() for n in notebooks], 0
     with ThreadPoolExecutor(args.workers) as pool:
-        for name, ok, seconds, printed in pool.map(lambda n: run(n.resolve(), args.coverage, threads), notebooks):
+        done = pool.map(partial(under_coverage, threads=threads), notebooks) if args.coverage else \
+            from_here(notebooks, args.workers, threads)
+        for name, ok, seconds, printed in done:
             print(f"  {'ok    ' if ok else 'FAILED'} {name:<20} {seconds:5.0f} s", flush=True)
             if not ok: print(printed[-6000:], flush=True)
             passed += ok
