@@ -20,7 +20,7 @@ from pathlib import Path
 from .base import InputError, brief
 from .data import (Items, as_text, columns_of, decoded, find_columns, made, pick_split, place, read_file,
                            read_items, reading, split_of)
-from .large import made_of, open_items, sample
+from .corpus import made_of, open_items, sample
 from .marks import word_spans
 from .pronouns import GENDERED, in_order, shared_form, why_no_pair
 

@@ -23,7 +23,7 @@ from .bias import PAIRS, TEMPLATES, Pair
 from .data import Items, cause, decoded
 from .formats import bias_items, instruction_items, sentiment_items
 from .instruction import ANSWERS, INSTRUCTIONS, MARKERS, PLAIN
-from .large import Column, column
+from .corpus import Column, column
 from .lexicons import lexicon
 from .models import encode, load_model
 from .sentiment import SENTIMENT_KEYWORDS, SENTIMENT_LABELS, SENTIMENT_TEXTS

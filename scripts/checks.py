@@ -2,6 +2,7 @@
 import json
 import re
 from functools import cache
+from itertools import groupby
 from pathlib import Path
 
 import yaml
@@ -72,6 +73,13 @@ def check_config(staged):
     yield from (f"sidebar.yml names {e}, which is not there" for e in entries if not (staged/e).exists())
     yield from (f"{p} is not in sidebar.yml" for p in sorted(pages - set(entries)))
     yield from (f"sidebar.yml has {e} twice" for e in sorted({e for e in entries if entries.count(e) > 1}))
+    yield from (f"{' and '.join(names)} would both be {page}.html" for page, names in addresses(pages) if names[1:])
+
+
+def addresses(pages):
+    "(address, the pages that have it): the site leaves out a notebook's number."
+    def address(name): return re.sub(r"^\d+\w?_", "", Path(name).stem)
+    return [(page, list(names)) for page, names in groupby(sorted(pages, key=address), address)]
 
 
 def check_front(name, notebook):

@@ -188,6 +188,11 @@ def test_quarto_yml_is_the_real_file_at_the_top():
     assert (ROOT/"nbs/_quarto.yml").is_symlink() and (ROOT/"nbs/_quarto.yml").resolve() == ROOT/"_quarto.yml"
 
 
+def test_two_pages_of_one_address_are_noticed():
+    found = dict(checks.addresses({"00_large.ipynb", "large.ipynb", "00_data.ipynb", "15a_tiny.ipynb"}))
+    assert found == dict(large=["00_large.ipynb", "large.ipynb"], data=["00_data.ipynb"], tiny=["15a_tiny.ipynb"])
+
+
 def test_only_long_scripts_are_shared(tmp_path):
     "A short one before the data of a viewer stays, and takes nothing of what follows with it."
     short, long_, data = "<script>a()</script>", f"<script>{'b();'*1200}</script>", "<script>" + "c"*3990 + "</script>"
