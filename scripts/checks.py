@@ -79,7 +79,7 @@ def check_config(staged):
 def addresses(pages):
     "(address, the pages that have it): the site leaves out a notebook's number."
     def address(name): return re.sub(r"^\d+\w?_", "", Path(name).stem)
-    return [(page, list(names)) for page, names in groupby(sorted(pages, key=address), address)]
+    return [(page, list(names)) for page, names in groupby(sorted(sorted(pages), key=address), address)]
 
 
 def check_front(name, notebook):
