@@ -18,3 +18,15 @@ def whole_run(tmp_path_factory):
     env = {**os.environ, "HF_HUB_OFFLINE": "1", "COLUMNS": "120"}
     command += ["--out", str(folder)]
     return subprocess.run(command, capture_output=True, text=True, env=env, timeout=300), folder
+
+
+@pytest.fixture
+def one_sentence(capsys):
+    "Calls the command with bad input, and gives what it said if that was one line and exit code 2."
+    from attn_lit.command import main
+    def call(*args):
+        with pytest.raises(SystemExit) as stop: main([str(a) for a in args])
+        said = capsys.readouterr().err
+        assert stop.value.code == 2 and "Traceback" not in said and len(said.strip().splitlines()) == 1, said
+        return said
+    return call

@@ -12,7 +12,6 @@ import pytest
 import torch
 from transformers import AutoConfig
 
-from attn_lit.command import main
 from attn_lit.models import load_model, random_model
 from attn_lit.record import results_schema
 
@@ -27,17 +26,6 @@ def attn_lit(*args, **kwargs):
     command = [sys.executable, "-m", "attn_lit", *map(str, args)]
     env = {**os.environ, "HF_HUB_OFFLINE": "1", "COLUMNS": "120"}
     return subprocess.run(command, capture_output=True, text=True, env=env, timeout=300, **kwargs)
-
-
-@pytest.fixture
-def one_sentence(capsys):
-    "Calls the command with bad input, and gives what it said if that was one line and exit code 2."
-    def call(*args):
-        with pytest.raises(SystemExit) as stop: main([str(a) for a in args])
-        said = capsys.readouterr().err
-        assert stop.value.code == 2 and "Traceback" not in said and len(said.strip().splitlines()) == 1, said
-        return said
-    return call
 
 
 def test_a_whole_run(whole_run):

@@ -10,7 +10,6 @@ from PIL import Image
 
 from attn_lit.base import InputError
 from attn_lit.causal import CausalTable
-from attn_lit.command import main
 from attn_lit.evidence import Design, hold_out, with_controls
 from attn_lit.kept import read_kept, write_arrays
 from attn_lit.pixels import as_bytes
@@ -168,16 +167,6 @@ def test_it_is_small_and_the_same_when_made_again(run, page, tmp_path):
 
 
 # ── files that are not what they should be
-
-@pytest.fixture
-def one_sentence(capsys):
-    "Calls the command, and gives what it said if that was one line and exit code 2."
-    def call(*args):
-        with pytest.raises(SystemExit) as stop: main([str(a) for a in args])
-        said = capsys.readouterr().err
-        assert stop.value.code == 2 and "Traceback" not in said and len(said.strip().splitlines()) == 1, said
-        return said
-    return call
 
 
 BAD = {
