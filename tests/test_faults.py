@@ -309,7 +309,7 @@ def test_under_accelerate(tmp_path, monkeypatch):
 
 def test_a_corpus_on_disk_gives_the_same(tmp_path, monkeypatch):
     "Rows read in pieces, texts and scores on disk, blocks of one head: the numbers of a run that holds all in memory."
-    from attn_lit import disk, large, pipeline
+    from attn_lit import corpus, disk, pipeline
     from attn_lit.settings import Settings
     monkeypatch.setattr(pipeline, "STAGES", {"sentiment": pipeline.STAGES["sentiment"]})
     rng, words = random.Random(0), "good bad happy sad fox tree river king , . the a was is in on".split()
@@ -320,11 +320,11 @@ def test_a_corpus_on_disk_gives_the_same(tmp_path, monkeypatch):
     def run(out): return pipeline.run_pipeline(settings(out=str(tmp_path/out)), say=lambda line: None)
     def limited(): return pipeline.load_inputs(settings(limit=100))
     held, some = run("held"), limited()
-    for module, name, value in ((large, "LARGE", 1000), (large, "PIECE", 2000), (large, "GROUP", 64), (disk, "HELD", 9),
-                                (disk, "HEADS", 1)): monkeypatch.setattr(module, name, value)
+    for name, value in dict(LARGE=1000, PIECE=2000, GROUP=64).items(): monkeypatch.setattr(corpus, name, value)
+    for name, value in dict(HELD=9, HEADS=1).items(): monkeypatch.setattr(disk, name, value)
     laid = run("laid")
     a, b = held.maps["sentiment"], laid.maps["sentiment"]
-    assert isinstance(b.scores, disk.OnDisk) and isinstance(laid.inputs.texts, large.Column)
+    assert isinstance(b.scores, disk.OnDisk) and isinstance(laid.inputs.texts, corpus.Column)
     assert held.record["data"] == laid.record["data"] and limited().texts == some.texts
     for one, other in ((a, b), *((control, b.controls[name]) for name, control in a.controls.items())):
         for name in ("effect", "low", "high", "p", "q", "p_max_t", "n_used", "n_dropped"):
