@@ -15,6 +15,7 @@ import pandas as pd
 
 from .base import InputError
 from .causal import CausalTable, causal_check
+from .corpus import View
 from .experiment import set_up
 from .metrics import Metric, answer_likelihood, pronoun_odds, sentiment_difference
 from .models import encode
@@ -56,7 +57,7 @@ def instruction_metric(i: Inputs, tokenizer, model, seed: int = 0, most: int = I
     if not known:
         raise InputError("No answer to the instructions is known: give the data a column of answers that comply, or "
                          "name it (--columns answer=…).")
-    both = [(i.instructions[k], i.answers[k]) for k in known]
+    both = View(known, lambda k: (i.instructions[k], i.answers[k]))
     kept, dropped = draw_items([fits(" ".join(two), tokenizer, model) for two in both], seed, most)
     metric = answer_likelihood([both[k][0] for k in kept], [both[k][1] for k in kept], tokenizer, model)
     unknown = {"no answer is known": n} if (n := len(i.answers) - len(known)) else {}

@@ -4,14 +4,15 @@
 
 # %% auto #0
 __all__ = ['PIECE', 'LARGE', 'MANY', 'STREAM', 'GROUP', 'cuts', 'read_piece', 'text_rows', 'parquet_rows', 'Rows', 'digest_of',
-           'large_file', 'large_hub', 'open_items', 'only_split', 'sample', 'Corpus', 'Column', 'column', 'made_of']
+           'large_file', 'large_hub', 'open_items', 'only_split', 'sample', 'Corpus', 'View', 'column', 'made_of']
 
 # %% ../nbs/00_corpus.ipynb #c003
 import hashlib, json, tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
+from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
@@ -131,16 +132,18 @@ def sample(items: Items) -> Items:
 GROUP = 1024 # rows that are read together
 
 class Corpus(Sequence):
-    "Rows with a text, a label and a split, on disk, found by number."
-    KINDS = dict(text=pa.string(), label=pa.float64(), split=pa.string())
+    "Rows of one form, a label a number and all else texts, on disk, found by number."
 
     def __init__(self, rows: Iterable[dict]):
         self.file, self.n, self.at_once, self.held = tempfile.TemporaryFile(), 0, GROUP, (-1, [])
-        rows, schema = iter(rows), pa.schema(self.KINDS.items())
-        with reading("the rows"), pq.ParquetWriter(self.file, schema) as out:
-            while some := list(islice(rows, self.at_once)):
+        rows = iter(rows)
+        some = list(islice(rows, self.at_once))
+        kinds = [(name, pa.float64() if name == "label" else pa.string()) for name in (some or [{}])[0]]
+        with reading("the rows"), pq.ParquetWriter(self.file, schema := pa.schema(kinds)) as out:
+            while some:
                 out.write_table(pa.Table.from_pylist(some, schema))
                 self.n += len(some)
+                some = list(islice(rows, self.at_once))
         self.table = pq.ParquetFile(self.file)
 
     def __len__(self) -> int: return self.n
@@ -156,25 +159,37 @@ class Corpus(Sequence):
         for number in range(-(-self.n//self.at_once)): yield from self.group(number)
 
 @dataclass
-class Column(Sequence):
-    "One column of a corpus, or of some of its rows."
-    corpus: Corpus
-    name: str
-    index: np.ndarray | None = None # which rows; None: all
-    def __len__(self) -> int: return len(self.corpus if self.index is None else self.index)
+class View(Sequence):
+    "What is made of each item, or of some, where it is asked for: a group at a time, of which the last one is held."
+    items: Sequence
+    make: Callable
+    at_once: int = 1 # how many are made together
+    index: np.ndarray | None = None # of which items; None: all
+    held: tuple[int, list] = field(default=(-1, []), repr=False)
+
+    def __len__(self) -> int: return len(self.items if self.index is None else self.index)
     def __getitem__(self, i):
         if isinstance(i, slice): return [self[k] for k in range(*i.indices(len(self)))]
         if not 0 <= i < len(self): raise IndexError(i)
-        return self.corpus[i if self.index is None else self.index[i]][self.name]
+        number, place = divmod(int(i), self.at_once)
+        if self.held[0] != number: self.held = number, list(map(self.make, self.group(number)))
+        return self.held[1][place]
     def __iter__(self) -> Iterator: return (self[i] for i in range(len(self)))
+    def group(self, number: int) -> Iterator:
+        "The items that a group is made of."
+        at = range(number*self.at_once, min((number + 1)*self.at_once, len(self)))
+        return (self.items[i if self.index is None else self.index[i]] for i in at)
+    def pick(self, index: np.ndarray) -> "View":
+        "A view of some of these."
+        return View(self.items, self.make, self.at_once, index if self.index is None else self.index[index])
 
 def column(rows: Sequence[dict], name: str) -> Sequence | np.ndarray:
-    "A column of rows: a list, or of a corpus its texts on disk and its numbers in an array."
+    "A column of rows: a list, or of a corpus its texts on disk, its labels in an array and its splits in a list."
     if not isinstance(rows, Corpus): return [row[name] for row in rows]
-    if name == "text": return Column(rows, name)
+    values = View(rows, itemgetter(name))
+    if name == "label": return np.fromiter(values, float, len(rows))
     kinds = {} # one object for each name of a split
-    return np.fromiter(Column(rows, name), float, len(rows)) if name == "label" else \
-        [kinds.setdefault(value, value) for value in Column(rows, name)]
+    return [kinds.setdefault(value, value) for value in values] if name == "split" else values
 
 def made_of(items: Items, # raw
             form: str, # the name of the format

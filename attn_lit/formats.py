@@ -7,7 +7,7 @@ __all__ = ['Telling', 'SENTIMENT_COLUMNS', 'SENTIMENT_FORMATS', 'LABELS', 'WINOB
            'BIAS_COLUMNS', 'BIAS_FORMATS', 'CANDIDATES', 'INSTRUCTION_COLUMNS', 'INSTRUCTION_FORMATS', 'format_of',
            'as_label', 'review_folder', 'sentiment_items', 'candidate', 'as_name', 'pair_row', 'winobias_files',
            'winobias_pairs', 'antecedents', 'winobias', 'winogender', 'filled', 'winogender_templates', 'crows_pairs',
-           'stereoset', 'on_gender', 'own_pairs', 'bias_items', 'of_first', 'instruction_items']
+           'stereoset', 'on_gender', 'own_pair', 'bias_items', 'of_first', 'instruction_items']
 
 # %% ../nbs/02_formats.ipynb #c003
 import hashlib, math, re
@@ -19,7 +19,7 @@ from pathlib import Path
 
 from .base import InputError, brief
 from .data import (Items, as_text, columns_of, decoded, find_columns, made, pick_split, place, read_file,
-                           read_items, reading, split_of)
+                           reading, split_of)
 from .corpus import made_of, open_items, sample
 from .marks import word_spans
 from .pronouns import GENDERED, in_order, shared_form, why_no_pair
@@ -199,12 +199,11 @@ BIAS_FORMATS: Telling = {
 CANDIDATES = {"Winogender": winogender, "Winogender templates": winogender_templates, "CrowS-Pairs": crows_pairs,
               "StereoSet": stereoset}
 
-def own_pairs(rows: list[dict], which: Mapping[str, str]) -> Iterator[dict]:
-    "Candidates from columns called male, female and so on, or as `which` says."
-    for row in rows:
-        cell = {role: row.get(which.get(role)) for role in BIAS_COLUMNS}
-        yield candidate(cell["male"], cell["female"], cell["kind"] or "own", cell["template"],
-                        typical=cell.get(cell["stereotype"]), split=row["split"]) | {"form": cell["form"]}
+def own_pair(row: dict, which: Mapping[str, str]) -> dict:
+    "A candidate from columns called male, female and so on, or as `which` says."
+    cell = {role: row.get(which.get(role)) for role in BIAS_COLUMNS}
+    return candidate(cell["male"], cell["female"], cell["kind"] or "own", cell["template"],
+                     typical=cell.get(cell["stereotype"]), split=row["split"]) | {"form": cell["form"]}
 
 def bias_items(source: str | Path, # a file, a folder or a name on the hub
                columns: Mapping[str, str] | None = None, # {"male": …, "female": …} where they are called otherwise
@@ -213,13 +212,15 @@ def bias_items(source: str | Path, # a file, a folder or a name on the hub
     "Pairs that differ in the pronoun, of any known form; `InputError` if columns are missing or none is left."
     with reading(str(source)): files = None if columns else winobias(place(source))
     if files: return made(pick_split(files, split), files.format, pair_row)
-    items = read_items(source, split)
-    form = None if columns else format_of(items, BIAS_FORMATS)
-    which = {} if form else find_columns(items, BIAS_COLUMNS, columns, needed=("male", "female"))
-    with reading(str(source), form or ""):
-        if form in ("CrowS-Pairs", "StereoSet"): items = on_gender(items)
-        rows = list(CANDIDATES[form](items.rows) if form else own_pairs(items.rows, which))
-    return made(replace(items, rows=rows), form or items.format, pair_row)
+    items = open_items(source, split)
+    form = None if columns else format_of(sample(items), BIAS_FORMATS)
+    if form:
+        with reading(str(source), form):
+            items = replace(items, rows=list(items.rows))
+            if form in ("CrowS-Pairs", "StereoSet"): items = on_gender(items)
+            return made(replace(items, rows=list(CANDIDATES[form](items.rows))), form, pair_row)
+    which = find_columns(sample(items), BIAS_COLUMNS, columns, needed=("male", "female"))
+    return made_of(items, items.format, lambda row: pair_row(own_pair(row, which)))
 
 # %% ../nbs/02_formats.ipynb #c042
 INSTRUCTION_COLUMNS = dict(
@@ -240,8 +241,9 @@ def instruction_items(source: str | Path, # a file, a folder or a name on the hu
                       split: str | None = None # one split; None takes all
                       ) -> Items: # rows: instruction, plain, bare, answer, split
     "Instructions of any known form; raises `InputError` that lists the columns if it cannot tell which they are in."
-    items = read_items(source, split)
-    which = find_columns(items, INSTRUCTION_COLUMNS, columns, needed=("instruction",))
+    items = open_items(source, split)
+    head = sample(items)
+    which = find_columns(head, INSTRUCTION_COLUMNS, columns, needed=("instruction",))
     def make(row):
         cell = {role: row.get(which.get(role)) for role in INSTRUCTION_COLUMNS}
         task = as_text(cell["instruction"])
@@ -251,4 +253,4 @@ def instruction_items(source: str | Path, # a file, a folder or a name on the hu
         if task == cell["bare"]: return "nothing taken away"
         answer = as_text(cell["answer"]) or of_first(cell["instances"], "output")
         return dict(instruction=task, plain=as_text(cell["plain"]), bare=as_text(cell["bare"]), answer=answer)
-    return made(items, format_of(items, INSTRUCTION_FORMATS) or items.format, make)
+    return made_of(items, format_of(head, INSTRUCTION_FORMATS) or items.format, make)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Statistic', 'GROUPS', 'weighted_mean', 'weighted_partial', 'standard', 'correlation', 'resample_weights', 'resampled',
-           'Interval', 'quantile', 'left_out', 'acceleration', 'bca_shares', 'bootstrap', 'clusters_of',
+           'effect_of', 'Interval', 'quantile', 'left_out', 'acceleration', 'bca_shares', 'bootstrap', 'clusters_of',
            'rank_stability']
 
 # %% ../nbs/03_intervals.ipynb #c003
@@ -92,6 +92,12 @@ def resampled(scores: Scores, # (item, layer, head); NaN where missing
     for weights in resample_weights(which, n, width, seed):
         yield all_heads(statistic(weights, flat) for flat in head_blocks(scores))
 
+def effect_of(scores: Scores, statistic: Statistic = weighted_mean) -> Float[np.ndarray, "layer head"]:
+    "The effect of every head on all items, each once."
+    found = all_heads(statistic(np.ones((1, len(flat))), flat)[0] for flat in head_blocks(scores))
+    return found.reshape(scores.shape[1:])
+
+
 # %% ../nbs/03_intervals.ipynb #c021
 class Interval(NamedTuple):
     "The ends of an interval for every head; NaN where there is none."
@@ -150,7 +156,7 @@ def bootstrap(scores: Scores, # (item, layer, head); NaN where missing
     scores, _ = check_scores(scores, n), check_choice(method, ("bca", "percentile"), "method")
     if not 0 < level < 1: raise InputError(f"level is {level}: expected a share between 0 and 1, such as 0.95.")
     which = cluster_numbers(clusters, len(scores))
-    theta = all_heads(statistic(np.ones((1, len(flat))), flat)[0] for flat in head_blocks(scores))
+    theta = effect_of(scores, statistic).ravel()
     drawn = np.concatenate(list(resampled(scores, statistic, clusters, n, seed)))
     shares = [np.full(len(theta), tail) for tail in ((1 - level)/2, (1 + level)/2)]
     if method == "bca":

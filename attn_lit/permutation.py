@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float, Integer
 from scipy.stats import false_discovery_control
 
 from .base import InputError, check_choice
-from .disk import OnDisk, Scores, all_heads, head_blocks, present, some_items
+from .disk import OnDisk, Scores, all_heads, by_head, head_blocks, present, some_items
 from .effects import as_covariates, as_numbers, mean_score, pearson, rank_rest, residuals, same_items, unit
 
 # %% ../nbs/03_permutation.ipynb #c007
@@ -107,15 +107,18 @@ def sign_flip(effects: Scores, # (item, layer, head): differences within each it
               studentize: bool = True # maximum over heads of unit variance; False takes raw means
               ) -> Tested: # effect: the mean, in the scores' unit
     "Paired permutation test of every head's mean against 0; p is 1 for a head of zeros, NaN for one without items."
-    scores = np.asarray(check_scores(effects, n))
-    flat = np.nan_to_num(scores).reshape(len(scores), -1)
-    mean, sums = mean_score(scores), cluster_sums(flat, cluster_numbers(clusters, len(flat)))
-    units = np.nan_to_num(unit(sums))
-    observed = np.where(np.isfinite(mean.ravel()), units.sum(0), np.nan)
-    drawn = flips(len(units), n, max(units.shape), np.random.default_rng(seed))
-    weight = np.ones(len(observed))
-    if not studentize: weight = np.linalg.norm(sums, axis=0) / np.maximum(np.isfinite(scores).sum(0).ravel(), 1)
-    p = tail_p(observed, (signs @ units for signs in drawn), 2**len(units) <= EXACT, weight)
+    scores = check_scores(effects, n)
+    mean, which = mean_score(scores), cluster_numbers(clusters, len(scores))
+    def sums(flat): return cluster_sums(np.nan_to_num(flat), which)
+    units = by_head(scores, lambda flat: np.nan_to_num(unit(sums(flat))), int(which.max()) + 1)
+    observed = all_heads(part.sum(0) for part in head_blocks(units))
+    observed[~np.isfinite(mean.ravel())] = np.nan
+    drawn = flips(len(units), n, max(len(units), mean.size), np.random.default_rng(seed))
+    weight = np.ones(mean.size)
+    if not studentize: weight = all_heads(
+        np.linalg.norm(sums(flat), axis=0) / np.maximum(np.isfinite(flat).sum(0), 1) for flat in head_blocks(scores))
+    blocks = (all_heads(signs @ part for part in head_blocks(units)) for signs in drawn)
+    p = tail_p(observed, blocks, 2**len(units) <= EXACT, weight)
     return Tested(mean, *(each.reshape(mean.shape) for each in p))
 
 # %% ../nbs/03_permutation.ipynb #c034

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['ROLES', 'PARTS', 'TESTED', 'CAUSAL', 'HOW_CAUSAL', 'CORRECTION', 'HELD_OUT', 'Inputs', 'built_in', 'some_of',
-           'pairs_built_in', 'read_data', 'digest', 'source_of', 'gather', 'load_inputs', 'some_of_them', 'fitting',
-           'make_plan', 'plan_text', 'PlanLoader', 'plan_in', 'settings_of', 'read_plan']
+           'pairs_built_in', 'read_data', 'digest', 'source_of', 'as_pairs', 'gather', 'load_inputs', 'some_of_them',
+           'fitting', 'make_plan', 'plan_text', 'PlanLoader', 'plan_in', 'settings_of', 'read_plan']
 
 # %% ../nbs/14_plan.ipynb #c003
 import hashlib, json
@@ -23,7 +23,7 @@ from .bias import PAIRS, TEMPLATES, Pair
 from .data import Items, cause, decoded
 from .formats import bias_items, instruction_items, sentiment_items
 from .instruction import ANSWERS, INSTRUCTIONS, MARKERS, PLAIN
-from .corpus import Column, column
+from .corpus import Corpus, View, column
 from .lexicons import lexicon
 from .models import encode, load_model
 from .sentiment import SENTIMENT_KEYWORDS, SENTIMENT_LABELS, SENTIMENT_TEXTS
@@ -35,11 +35,11 @@ class Inputs:
     "What the tested analyses read, and what became of the rest."
     texts: Sequence[str] # a list, or on disk
     labels: Sequence[float] | np.ndarray
-    pairs: list[Pair]
-    instructions: list[str]
-    plain: list[str] | None # matched plain texts, where there are
-    bare: list[str | None] | None # prompts without their instructions, where known
-    answers: list[str | None] # that comply with the instructions, where known
+    pairs: Sequence[Pair]
+    instructions: Sequence[str]
+    plain: Sequence[str] | None # matched plain texts, where there are
+    bare: Sequence[str | None] | None # prompts without their instructions, where known
+    answers: Sequence[str | None] # that comply with the instructions, where known
     keywords: dict[str, list[str]]
     markers: dict[str, list[str]]
     splits: dict[str, list[str | None]] # analysis → each item's split
@@ -97,18 +97,21 @@ def source_of(items: Items) -> dict:
                 splits=dict(Counter(row["split"] for row in items.rows if row["split"])), dropped=items.dropped,
                 files=items.sha256, revision=items.revision)
 
+def as_pairs(rows: Sequence[dict]) -> Sequence[Pair]: # a list, or made from where the rows lie on disk
+    "Rows as pairs of sentences."
+    names = {f.name for f in fields(Pair)}
+    def pair(row): return Pair(**{k: v for k, v in row.items() if k in names and v is not None})
+    return View(rows, pair) if isinstance(rows, Corpus) else list(map(pair, rows))
+
 def gather(data: dict[str, Items], settings: Settings) -> Inputs:
     "Rows as the analyses take them, with their words."
     rows = {name: items.rows for name, items in data.items()}
-    names = {f.name for f in fields(Pair)}
-    pairs = [Pair(**{k: v for k, v in row.items() if k in names and v is not None}) for row in rows["bias"]]
-    prompts = rows["instruction"]
-    plain = [row["plain"] for row in prompts]
+    prompts, plain, bare, answers = (column(rows["instruction"], name) for name in
+                                     ("instruction", "plain", "bare", "answer"))
     words = settings.keywords or (lexicon(settings.lexicon) if settings.lexicon else SENTIMENT_KEYWORDS)
     return Inputs(
-        column(rows["sentiment"], "text"), column(rows["sentiment"], "label"), pairs,
-        [row["instruction"] for row in prompts], plain if all(plain) else None, [row["bare"] for row in prompts],
-        [row["answer"] for row in prompts], words, settings.markers or MARKERS,
+        column(rows["sentiment"], "text"), column(rows["sentiment"], "label"), as_pairs(rows["bias"]), prompts,
+        plain if all(plain) else None, bare, answers, words, settings.markers or MARKERS,
         {name: column(some, "split") for name, some in rows.items()},
         {name: source_of(items) for name, items in data.items()},
         {name: dict(items.dropped) for name, items in data.items()})
@@ -122,7 +125,7 @@ def some_of_them(values: Sequence | np.ndarray, fit: np.ndarray) -> Sequence | n
     "The values that fit; of a column on disk a view."
     index = np.flatnonzero(fit)
     if isinstance(values, np.ndarray): return values[index]
-    return replace(values, index=index) if isinstance(values, Column) else [values[i] for i in index]
+    return values.pick(index) if isinstance(values, View) else [values[i] for i in index]
 
 def fitting(inputs: Inputs, tokenizer, model) -> Inputs:
     "The inputs without the items that the model cannot read, which are counted; `InputError` if none is left."

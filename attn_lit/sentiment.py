@@ -20,13 +20,12 @@ from jaxtyping import Bool, Float, Int
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .base import InputError
-from .disk import Scores, blank, put_at
+from .disk import Scores, put_at
 from .evidence import Design, random_twin, with_controls
 from .marks import count_words, mark_spans, mark_words, pieces_of, word_spans
 from .models import Encoded, Parts, encode, load_model, provenance
 from .stats import HeadResult, pearson
-from .store import STORE
-from .stream import WINDOW, Marking, cut, dealt, head_statistics, measured
+from .stream import WINDOW, Marking, cut, dealt, head_statistics, measured, unmeasured
 
 # %% ../nbs/06_sentiment.ipynb #c007
 SENTIMENT_KEYWORDS = {
@@ -145,8 +144,7 @@ def look_at(texts: Sequence[str], kinds: dict[str, Marking], words: list[str], t
 
 def per_token(texts: Sequence[str], kinds: dict[str, Marking], look: Look, tokenizer, model) -> dict[str, Scores]:
     "Attention per marked token beyond chance, of each kind, (text, layer, head); NaN for a text without marks."
-    shape, store = (len(texts), Parts(model).n_layers, Parts(model).n_heads), STORE.get()
-    scores = {name: blank(shape, store.folder if store else None) for name in kinds}
+    scores = {name: unmeasured(len(texts), model) for name in kinds}
     for window, found in measured(texts, tokenizer, model, (), kinds):
         for name, counts in look.counts.items():
             n_marks = np.maximum(counts[window.start:window.start + len(window.encoded)], 1)[:, None, None]

@@ -16,11 +16,11 @@ from dataclasses import replace
 import numpy as np
 
 from .base import InputError
-from .disk import Scores, all_heads, head_blocks
+from .disk import Scores
 from .effects import (  # noqa: F401
     fisher_interval, mean_score, paired_d, pearson, ranks, residuals, spearman, unit)
 from .intervals import (  # noqa: F401
-    Interval, Statistic, bootstrap, correlation, rank_stability, weighted_mean)
+    Interval, Statistic, bootstrap, correlation, effect_of, rank_stability, weighted_mean)
 from .permutation import Tested, check_scores, fdr, label_permutation, sign_flip  # noqa: F401
 from .results import (  # noqa: F401
     HeadResult, head_frame, json_ready, jsonable, plural, result_html, top_heads)
@@ -59,9 +59,7 @@ def with_interval(result: HeadResult, # with its scores
                   seed: int = 0) -> HeadResult: # a copy
     "The result with a bootstrap interval; raises `InputError` unless the statistic gives the result's effect."
     scores = check_scores(need_scores(result), n)
-    effect = all_heads(statistic(np.ones((1, len(flat))), flat)[0] for flat in head_blocks(scores))
-    effect = effect.reshape(scores.shape[1:])
-    known = np.isfinite(result.effect)
+    effect, known = effect_of(scores, statistic), np.isfinite(result.effect)
     check_effect(replace(result, signed=True), np.where(known, effect, np.nan), "the interval's statistic")
     ends = bootstrap(scores, statistic, clusters, n, level, method, seed)
     return replace(result, **{name: np.where(known, end, np.nan) for name, end in ends._asdict().items()})

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['WINDOW', 'Found', 'Marking', 'batches', 'run', 'Window', 'Measure', 'sides', 'window_at', 'laid_out', 'check_layers',
-           'cut', 'ahead', 'measured', 'dealt', 'head_statistics', 'stacked', 'Planted', 'planted']
+           'cut', 'unmeasured', 'ahead', 'measured', 'dealt', 'head_statistics', 'stacked', 'Planted', 'planted']
 
 # %% ../nbs/02_stream.ipynb #c003
 import inspect
@@ -23,6 +23,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from .base import InputError, check_range
+from .disk import Scores, blank
 from .marks import Marks, check_marks, mark_words, pad_marks
 from .models import Encoded, Parts, encode, load_model, pad_batch, random_model
 from .rows import STATISTICS, WEIGHTED, check_stats
@@ -144,12 +145,17 @@ def cut(texts: Sequence | Iterable, size: int) -> Iterator[tuple[int, list]]: # 
         yield start, some
         start += len(some)
 
-def ahead(texts, ready: Callable, measure: Measure, store: Store) -> None:
+def unmeasured(n: int, model) -> Scores:
+    "Where a number for every head of `n` items is to be put, beside the `Store`'s shards if they are many."
+    store = STORE.get()
+    return blank((n, Parts(model).n_layers, Parts(model).n_heads), store.folder if store else None)
+
+def ahead(texts, ready: Callable, measure: Measure, store: Store, window: int) -> None:
     "Measures this process's windows, and then, from the last one on, those that are still missing."
-    starts = range(0, len(texts), WINDOW)
+    starts = range(0, len(texts), window)
     own = list(starts[store.rank::store.world])
     for start in [*own, *sorted(set(starts) - set(own), reverse=True)]:
-        measure(ready(start, [texts[i] for i in range(start, min(start + WINDOW, len(texts)))]))
+        measure(ready(start, [texts[i] for i in range(start, min(start + window, len(texts)))]))
 
 def measured(texts: Sequence[str | Encoded], # the corpus; a text that is tokens already is taken as it is
              tokenizer, # from `load_model`
@@ -159,20 +165,21 @@ def measured(texts: Sequence[str | Encoded], # the corpus; a text that is tokens
              batch_tokens: int = 512, # tokens in a batch, padding included; more on a GPU
              layers: Iterable[int] | None = None, # which to read; None: all
              within: int = 8, # how near is `local`, in tokens
-             per_query: bool = False # keep every query's number
+             per_query: bool = False, # keep every query's number
+             together: int = 1 # texts of which a window has all or none
              ) -> Iterator[tuple[Window, Found]]: # in order
     "Every head's statistics of every text, window by window; raises `InputError` for bad texts, names or marks."
     if isinstance(texts, str) or not len(texts): raise InputError("No texts: expected a list with at least one text.")
     options = dict(stats=list(check_stats(stats, marks or {})), layers=check_layers(layers, Parts(model).n_layers),
                    within=within, per_query=per_query)
-    marks, store = sides(marks, len(texts)), STORE.get()
+    marks, store, window_size = sides(marks, len(texts)), STORE.get(), max(WINDOW//together, 1)*together
     def ready(start, some): return window_at(start, some, marks, tokenizer, model)
     with tqdm(total=len(texts), desc="reading heads", unit="text", disable=None, leave=False) as bar:
         measure = Measure(tokenizer, model, options, batch_tokens, bar.update)
         if store is not None and store.world > 1 and not per_query:
-            ahead(texts, ready, measure, store)
+            ahead(texts, ready, measure, store, window_size)
             bar.reset()
-        for start, some in cut(texts, WINDOW):
+        for start, some in cut(texts, window_size):
             window = ready(start, some)
             yield window, measure(window)
 

@@ -309,24 +309,41 @@ def test_under_accelerate(tmp_path, monkeypatch):
 
 def test_a_corpus_on_disk_gives_the_same(tmp_path, monkeypatch):
     "Rows read in pieces, texts and scores on disk, blocks of one head: the numbers of a run that holds all in memory."
-    from attn_lit import corpus, disk, pipeline
+    from attn_lit import bias, corpus, disk, instruction, pipeline, stream
     from attn_lit.settings import Settings
-    monkeypatch.setattr(pipeline, "STAGES", {"sentiment": pipeline.STAGES["sentiment"]})
+    tested = ("sentiment", "bias", "instruction")
+    monkeypatch.setattr(pipeline, "STAGES", {name: pipeline.STAGES[name] for name in tested})
     rng, words = random.Random(0), "good bad happy sad fox tree river king , . the a was is in on".split()
-    rows = [dict(text=f"The {' '.join(rng.choices(words, k=rng.randint(2, 9)))}", label=i % 2) for i in range(150)]
-    (tmp_path/"texts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    def some(): return " ".join(rng.choices(words, k=rng.randint(2, 9)))
+    who, prompts = ["nurse", "pilot", "cook"], ["describe the house", "write exactly three words", "list the birds"]
+    tables = dict(sentiment=[dict(text=f"The {some()}", label=i % 2) for i in range(150)], bias=[], instruction=[])
+    for i in range(130):
+        male = f"The {who[i % 3]} {some()} he {some()}."
+        tables["bias"].append(dict(male=male, female=male.replace(" he ", " she " if i % 9 else " they "), kind="own",
+                                   template=f"{who[i % 3]} {i % 40}", stereotype=("male", "female")[i % 2]))
+        order = f"{prompts[i % 3]} {some()}"
+        tables["instruction"].append(dict(prompt=f"Now {order}", plain=f"We {order if i % 7 else some()}"))
+    for name, rows in tables.items():
+        (tmp_path/f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     def settings(**more): return Settings(
-        model="tiny", sentiment_data=str(tmp_path/"texts.jsonl"), split=.5, permutations=100, causal=False, **more)
+        model="tiny", split=.5, permutations=100, causal=False, **more,
+        **{f"{name}_data": str(tmp_path/f"{name}.jsonl") for name in tested})
     def run(out): return pipeline.run_pipeline(settings(out=str(tmp_path/out)), say=lambda line: None)
     def limited(): return pipeline.load_inputs(settings(limit=100))
-    held, some = run("held"), limited()
+    held, few = run("held"), limited()
     for name, value in dict(LARGE=1000, PIECE=2000, GROUP=64).items(): monkeypatch.setattr(corpus, name, value)
+    for module in (bias, instruction): monkeypatch.setattr(module, "GROUP", 7)
     for name, value in dict(HELD=9, HEADS=1).items(): monkeypatch.setattr(disk, name, value)
+    monkeypatch.setattr(stream, "WINDOW", 32)
     laid = run("laid")
-    a, b = held.maps["sentiment"], laid.maps["sentiment"]
-    assert isinstance(b.scores, disk.OnDisk) and isinstance(laid.inputs.texts, corpus.Column)
-    assert held.record["data"] == laid.record["data"] and limited().texts == some.texts
-    for one, other in ((a, b), *((control, b.controls[name]) for name, control in a.controls.items())):
-        for name in ("effect", "low", "high", "p", "q", "p_max_t", "n_used", "n_dropped"):
-            np.testing.assert_allclose(getattr(one, name), getattr(other, name), atol=1e-6, err_msg=name)
-    pd.testing.assert_frame_equal(a.held_out.table, b.held_out.table)
+    assert all(isinstance(some, corpus.View) for some in (laid.inputs.texts, laid.inputs.pairs, laid.inputs.plain))
+    assert held.record["data"] == laid.record["data"] and limited().texts == few.texts
+    for name in held.maps:
+        a, b = held.maps[name], laid.maps[name]
+        assert isinstance(b.scores, disk.OnDisk), name
+        assert a.dropped == b.dropped and a.words == b.words and list(a.controls) == list(b.controls)
+        for one, other in ((a, b), *((control, b.controls[name]) for name, control in a.controls.items())):
+            for field in ("effect", "low", "high", "p", "q", "p_max_t", "n_used", "n_dropped"):
+                both = getattr(one, field), getattr(other, field)
+                if both[0] is not None: np.testing.assert_allclose(*both, atol=1e-6, err_msg=f"{name} {field}")
+        if a.held_out: pd.testing.assert_frame_equal(a.held_out.table, b.held_out.table, atol=1e-6)
