@@ -238,16 +238,16 @@ def head_scores(tokenizer: PreTrainedTokenizerBase, # from `load_model`
     "Attention on imperative markers beyond the same in plain prose, tested; raises `InputError` if no pair is matched."
     words, source = all_words(markers), provenance(tokenizer, model)
     if instructions is None: instructions, plain = INSTRUCTIONS, PLAIN if plain is None else plain
-    if plain is None: pairs = matched_by_place(instructions, bare, words, tokenizer, model)
-    else: pairs = matched_by_word(instructions, plain, words, tokenizer, model)
+    pairs = matched_by_place(instructions, bare, words, tokenizer, model) if plain is None else \
+        matched_by_word(instructions, plain, words, tokenizer, model)
     kept, dropped = matched(pairs, max_offset, plain is None)
     pairs, counts = pairs.pick(np.array(kept)) if dropped else pairs, Counter()
     for both, marks in pairs: counts.update(count_words(both[:1], words, "markers", marks[:1]))
     name = f"attention on markers, instruction − {'prose at the same places' if plain is None else 'plain'}"
+    blank = HeadResult("instruction", np.zeros((1, 1)), name, True, dropped=dropped, words=dict(counts),
+                       provenance=source)
     def tested(scores):
-        scores = in_place(scores, kept, len(instructions))
-        return Design(n=n, seed=seed).test(HeadResult("instruction", np.zeros(scores.shape[1:]), name, True, scores,
-                                                      dropped, words=dict(counts), provenance=source))
+        return Design(n=n, seed=seed).test(replace(blank, scores=in_place(scores, kept, len(instructions))))
     found = differences(pairs, controls, tokenizer, model, seed)
     result, *others = map(tested, found.values())
     if not controls: return result

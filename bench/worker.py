@@ -99,7 +99,8 @@ class Runner:
             return dict(skipped="it ran out of memory")
         if len(lengths) == 1: # the time that it was held up, on less than one core, says nothing of the next length
             self.fastest[lengths[0]] = min(seconds*min(1, cores), self.fastest.get(lengths[0], float("inf")))
-        return dict(seconds=seconds, cores=cores, peak=self.memory.peak() - self.memory.base, found=found)
+        above = max(0, self.memory.peak() - self.memory.base) # below it if memory of before was given back
+        return dict(seconds=seconds, cores=cores, peak=above, found=found)
 
 
 def serve(pipe, *args):
