@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MARKERS', 'PAIRS', 'INSTRUCTIONS', 'PLAIN', 'ANSWERS', 'Matched', 'cut', 'mismatch', 'encode_pairs', 'matched',
            'shuffle', 'neighbours', 'added_span', 'prose', 'matched_by_word', 'matched_by_place', 'differences',
-           'head_scores', 'chat_text']
+           'markers_in', 'head_scores', 'chat_text']
 
 # %% ../nbs/08_instruction.ipynb #c003
 from collections import Counter
@@ -223,6 +223,12 @@ def differences(pairs: View | list[Matched], # matched
         put_at(out["other words"], at, beyond["neighbour"][::k] - beyond["neighbour"][1::k])
     return out
 
+def markers_in(pairs: View | list[Matched], words: list[str]) -> dict[str, int]:
+    "How many markers there are in the instructions, and how many of them the tokenizer cuts into several tokens."
+    n: Counter[str] = Counter()
+    for both, marks in pairs: n.update(count_words(both[:1], words, "markers", marks[:1]))
+    return dict(n)
+
 def head_scores(tokenizer: PreTrainedTokenizerBase, # from `load_model`
                 model: PreTrainedModel, # from `load_model`
                 instructions: Sequence[str] | None = None, # prompts with imperative markers; None takes `INSTRUCTIONS`
@@ -236,16 +242,15 @@ def head_scores(tokenizer: PreTrainedTokenizerBase, # from `load_model`
                 alpha: float = .05 # for the heads that controls show too
                 ) -> HeadResult: # effect: share of a query's attention, −1 to 1; scores: (pair, layer, head)
     "Attention on imperative markers beyond the same in plain prose, tested; raises `InputError` if no pair is matched."
-    words, source = all_words(markers), provenance(tokenizer, model)
+    words = all_words(markers)
     if instructions is None: instructions, plain = INSTRUCTIONS, PLAIN if plain is None else plain
     pairs = matched_by_place(instructions, bare, words, tokenizer, model) if plain is None else \
         matched_by_word(instructions, plain, words, tokenizer, model)
     kept, dropped = matched(pairs, max_offset, plain is None)
-    pairs, counts = pairs.pick(np.array(kept)) if dropped else pairs, Counter()
-    for both, marks in pairs: counts.update(count_words(both[:1], words, "markers", marks[:1]))
+    pairs = pairs.pick(np.array(kept)) if dropped else pairs
     name = f"attention on markers, instruction − {'prose at the same places' if plain is None else 'plain'}"
-    blank = HeadResult("instruction", np.zeros((1, 1)), name, True, dropped=dropped, words=dict(counts),
-                       provenance=source)
+    blank = HeadResult("instruction", np.zeros((1, 1)), name, True, dropped=dropped, words=markers_in(pairs, words),
+                       provenance=provenance(tokenizer, model))
     def tested(scores):
         return Design(n=n, seed=seed).test(replace(blank, scores=in_place(scores, kept, len(instructions))))
     found = differences(pairs, controls, tokenizer, model, seed)
