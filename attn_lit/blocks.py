@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['TILE', 'ROWS', 'KEYS', 'HELD', 'STEP', 'LONG', 'rows_a_block', 'Reading', 'Scores', 'chunks_of', 'chunk_of',
-           'ranges_of', 'Layer', 'shared_goods', 'goods_of', 'layer_of', 'widths', 'parts_of', 'Raw', 'block_sums',
-           'read_chunks', 'read_tiles', 'divide', 'lead_of', 'reading', 'read_blocks']
+           'ranges_of', 'Layer', 'shared_goods', 'goods_of', 'layer_of', 'widths', 'places_of', 'parts_of', 'Raw',
+           'block_sums', 'written', 'read_chunks', 'read_tiles', 'divide', 'lead_of', 'reading', 'read_blocks']
 
 # %% ../nbs/02_blocks.ipynb #c003
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 from jaxtyping import Float, Int
@@ -59,7 +60,7 @@ HELD = 2**23 # how many hidden pairs of a mask are kept from layer to layer, at 
 
 def chunks_of(span: Span, plan: Plan, ask: Ask, fast: bool) -> list[Chunk]:
     "The keys of a block in chunks; made once for all layers that ask the same, if they are not too large."
-    kind = span.q0, id(ask), fast
+    kind = span.q0, id(ask.columns), fast
     if kind in plan.held: return plan.held[kind][1]
     parts = [chunk_of(span, k0, min(k0 + KEYS, span.k1), plan.mask, ask, fast)
              for k0 in range(span.k0, span.k1, KEYS)]
@@ -119,26 +120,37 @@ class Layer:
         i, (n_kv, group) = torch.arange(a, b, device=self.query.device)[:, None], self.query.shape[1:3]
         return i // n_kv, i % n_kv*group + torch.arange(group, device=i.device)
 
+    @property
+    def unit(self) -> float:
+        "What the products of queries and keys are multiplied by."
+        return self.scores.scaling/(self.scores.softcap or 1.)
+
     def rows(self, span: Span) -> Float[Tensor, "matrix row d_head"]:
-        "A block's queries, scaled."
-        q, more = self.query[..., span.q0:span.q1, :].transpose(2, 3).float(), self.scores
-        unit = more.scaling/more.softcap if more.softcap else more.scaling
-        return torch.mul(q, unit, out=self.scratch.take("query", q.shape, q.device)).flatten(2, 3).flatten(0, 1)
+        "A block's queries; those of a group one after the other at each position."
+        q = self.query[..., span.q0:span.q1, :].float()
+        if self.shape[1] == 1: return q.flatten(0, 2)
+        q = q.transpose(2, 3)
+        return self.scratch.take("query", q.shape, q.device).copy_(q).flatten(2, 3).flatten(0, 1)
 
     def about(self, span: Span) -> Rows:
-        "What the kernel has to know of a block."
-        mask, ask, held = self.plan.mask, self.ask, self.plan.held
-        if ("columns", id(ask)) not in held: held["columns", id(ask)] = ask, ask.columns.mT.float().contiguous()
+        "What the kernel has to know of a block; made once for all layers with as many heads that ask the same."
+        mask, ask, held, sinks = self.plan.mask, self.ask, self.plan.held, self.scores.sinks is not None
+        kind, both = (span.q0, id(ask.columns), self.query.shape[1:3], sinks), ("columns", id(ask.columns))
+        if kind in held: return held[kind]
+        if both not in held: held[both] = ask, ask.columns.mT.float().contiguous()
         first = span.q0 + mask.query_offset - mask.key_offset
-        return Rows(self.shape[1], self.query.shape[1], first//STEP*STEP, first, ask.near,
-                    held["columns", id(ask)][1], ask.rest)
+        places = {name: at for name, at in places_of(widths(ask, sinks)).items() if name not in ("peak", "more")}
+        held[kind] = Rows(self.shape[1], self.query.shape[1], first//STEP*STEP, first, ask.near, held[both][1],
+                          ask.rest, places)
+        return held[kind]
 
     def tile(self, q: Float[Tensor, "all row d_head"], span: Span, a: int, b: int, chunk: Chunk
              ) -> Float[Tensor, "matrix row key"]:
         "Scores of the block's queries `q` for a chunk of keys, hidden ones at `HIDDEN`."
         c0, c1, group, more = chunk.k0, chunk.k1, self.shape[1], self.scores
         s = self.scratch.take("scores", (b - a, q.shape[1], c1 - c0), q.device)
-        by_head = torch.bmm(q[a:b], self.key[a:b, :, c0:c1], out=s).view(b - a, -1, group, c1 - c0)
+        torch.baddbmm(s, q[a:b], self.key[a:b, :, c0:c1], beta=0, alpha=self.unit, out=s)
+        by_head = s.view(b - a, -1, group, c1 - c0)
         if more.softcap: s.tanh_().mul_(more.softcap)
         if self.plan.mask.bias is not None or more.key_bias is not None: by_head.add_(self.added(span, a, b, c0, c1))
         for r0, r1, hide in chunk.hidden:
@@ -160,11 +172,11 @@ class Layer:
 def shared_goods(plan: Plan, ask: Ask) -> Float[Tensor, "batch key column"] | None:
     "What belongs to each key in every head: one, the columns, its position if asked for; the same for all layers."
     if not ask.columns.shape[-1] and not ask.distance: return None
-    if ("goods", id(ask)) not in plan.held:
+    if (kind := ("goods", id(ask.columns))) not in plan.held:
         positions = -torch.arange(plan.mask.keys, device=ask.columns.device).float()
         shared = [torch.ones_like(positions), *ask.columns.unbind(-1), *[positions]*ask.distance]
-        plan.held["goods", id(ask)] = ask, torch.stack([x.expand(len(ask.columns), -1) for x in shared], -1)
-    return plan.held["goods", id(ask)][1]
+        plan.held[kind] = ask, torch.stack([x.expand(len(ask.columns), -1) for x in shared], -1)
+    return plan.held[kind][1]
 
 def goods_of(value: Float[Tensor, "batch kv_head key d_value"], plan: Plan, ask: Ask, scratch: Scratch,
              fast: bool) -> Float[Tensor, "matrix key column"] | None:
@@ -195,6 +207,11 @@ def widths(ask: Ask, sinks: bool) -> dict[str, int]:
                 picked=0 if ask.picks is None else ask.picks.shape[-1], total=1, columns=ask.columns.shape[-1],
                 distance=ask.distance)
 
+def places_of(sizes: dict[str, int]) -> dict[str, int]:
+    "Where the columns of each kind begin, without those of width 0."
+    ends = accumulate(sizes.values())
+    return {name: end - size for (name, size), end in zip(sizes.items(), ends) if size}
+
 def parts_of(x: Float[Tensor, "*rows column"], sizes: dict[str, int]) -> dict[str, Float[Tensor, "*rows _"]]:
     "Columns by their names, without those of width 0."
     return {name: part for name, part in zip(sizes, x.split(list(sizes.values()), -1)) if part.shape[-1]}
@@ -211,27 +228,34 @@ def block_sums(layer: Layer, span: Span, sizes: dict[str, int],
                rows: Float[Tensor, "matrix row column"] # written: the block's sums but those of goods
                ) -> Float[Tensor, "matrix row good"] | None:
     "Reads a block's rows in tiles; gives the sums of goods."
-    ask, scratch, goods, fast = layer.ask, layer.scratch, layer.goods, layer.fast
-    chunks = chunks_of(span, layer.plan, ask, fast)
-    (m, r, width), sinks, n = rows.shape, layer.scores.sinks, len(chunks)
-    one, ones = n == 1 and sinks is None, bool(ask.columns.shape[-1] or ask.distance) and not fast
-    to = parts_of(rows[None] if one else scratch.take("rows", (n, m, r, width), rows.device), sizes)
-    by_goods = ["total", "columns", "distance"] if ones else []
-    to = {name: x for name, x in to.items() if name not in ("peak", "more", *by_goods)}
-    if goods is not None: to["goods"] = scratch.take("sums", (n, m, r, goods.shape[-1]), rows.device)
-    read_chunks(layer, span, chunks, to)
-    if one: return to["goods"][0] if goods is not None else None
-    kinds = to["goods"][..., layer.d_value:layer.d_value + 1 + ask.rest] if ones else to["total"]
-    if fast and ask.rest: kinds = torch.cat([kinds, to["columns"][..., :1]], -1)
+    ask, scratch, goods, sinks = layer.ask, layer.scratch, layer.goods, layer.scores.sinks
+    chunks = chunks_of(span, layer.plan, ask, layer.fast)
+    (m, r, width), n = rows.shape, len(chunks)
+    sums = rows[None] if n == 1 and sinks is None else scratch.take("rows", (n, m, r, width), rows.device)
+    of_goods = None if goods is None else scratch.take("sums", (n, m, r, goods.shape[-1]), rows.device)
+    read_chunks(layer, span, chunks, sizes, sums, of_goods)
+    if n == 1 and sinks is None: return None if goods is None else of_goods[0]
+    to = written(layer, sizes, sums, of_goods)
+    kinds = to["total"] if "total" in to else of_goods[..., layer.d_value:layer.d_value + 1 + ask.rest]
+    if layer.fast and ask.rest: kinds = torch.cat([kinds, to["columns"][..., :1]], -1)
     sink = None if sinks is None else sinks[layer.rows_of(0, m)[1]].repeat(1, r//layer.shape[1])[..., None].float()
     found = together(to, kinds, sink)
     for name, x in parts_of(rows, sizes).items():
         if name in found: x.copy_(found[name])
     return found.get("goods")
 
-def read_chunks(layer: Layer, span: Span, chunks: list[Chunk],
-                to: dict[str, Float[Tensor, "chunk matrix row _"]]) -> None:
-    "Reads a block's rows in tiles into `to`, each chunk of keys by itself."
+def written(layer: Layer, sizes: dict[str, int], sums: Float[Tensor, "*chunk matrix row column"],
+            of_goods: Float[Tensor, "*chunk matrix row good"] | None) -> dict[str, Tensor]:
+    "The sums that reading a tile writes, by their names; those of goods hold the total where goods hold ones."
+    ones = of_goods is not None and of_goods.shape[-1] > layer.d_value
+    left_out = ("peak", "more", *("total", "columns", "distance")*ones)
+    to = {name: x for name, x in parts_of(sums, sizes).items() if name not in left_out}
+    return to if of_goods is None else to | {"goods": of_goods}
+
+def read_chunks(layer: Layer, span: Span, chunks: list[Chunk], sizes: dict[str, int],
+                sums: Float[Tensor, "chunk matrix row column"],
+                of_goods: Float[Tensor, "chunk matrix row good"] | None) -> None:
+    "Reads a block's rows in tiles into `sums` and `of_goods`, each chunk of keys by itself."
     q, goods, rest, alone = layer.rows(span), layer.goods, layer.ask.rest, layer.plan.mask.batch == 1
     at = layer.about(span) if layer.fast else None
     m, r, _ = q.shape
@@ -241,9 +265,10 @@ def read_chunks(layer: Layer, span: Span, chunks: list[Chunk],
         texts = slice(None) if alone else layer.rows_of(a, b)[0][:, 0]
         for i, c in enumerate(chunks):
             s, own = layer.tile(q, span, a, b, c), None if goods is None else goods[a:b, c.k0:c.k1]
-            some = {name: x[i, a:b] for name, x in to.items()}
-            if not at: add_tile(s, own, c, texts, some, layer.scratch, layer.d_value + 1 if rest else None)
-            else: read_tile(s, own, c, at, a, some)
+            to, out = sums[i, a:b], None if of_goods is None else of_goods[i, a:b]
+            if at: read_tile(s, own, c, at, a, to, out)
+            else: add_tile(s, own, c, texts, written(layer, sizes, to, out), layer.scratch,
+                           layer.d_value + 1 if rest else None)
 
 def read_tiles(query: Float[Tensor, "batch head query d_head"], # as the attention function gets them
                key: Float[Tensor, "batch kv_head key d_head"],
@@ -269,13 +294,15 @@ def read_tiles(query: Float[Tensor, "batch head query d_head"], # as the attenti
         origin, rows = start, sums.view(-1, n*group, sums.shape[-1])[:, span.q0*group:span.q1*group]
         goods = block_sums(layer, span, sizes, rows)
         if goods is not None and goods.shape[-1] > d: rows[..., d - goods.shape[-1]:] = goods[..., d:]
-        if out is not None: divide(goods[..., :d], parts_of(rows, sizes), out.transpose(1, 2)[:, :, span.q0:span.q1])
+        if out is not None: divide(goods[..., :d], rows, sizes, out.transpose(1, 2)[:, :, span.q0:span.q1])
     return Raw(sums, ask, plan, scores.sinks is not None), None if out is None else out.flatten(2, 3).to(query.dtype)
 
-def divide(values: Float[Tensor, "matrix row d_value"], sums: dict[str, Float[Tensor, "matrix row _"]],
-           out: Float[Tensor, "batch kv_head query group d_value"]) -> None:
+def divide(values: Float[Tensor, "matrix row d_value"], rows: Float[Tensor, "matrix row column"],
+           sizes: dict[str, int], out: Float[Tensor, "batch kv_head query group d_value"]) -> None:
     "Writes a block's output, in the order in which the model wants it."
-    whole = sums["total"] + sums["more"] if "more" in sums else sums["total"]
+    at = places_of(sizes)
+    whole, *more = (rows[..., at[name]:at[name] + 1] for name in ("total", "more") if name in at)
+    if more: whole = whole + more[0]
     by_head = [x.unflatten(0, out.shape[:2]).unflatten(2, out.shape[2:4]) for x in (values, whole)]
     torch.div(*by_head, out=out)
 

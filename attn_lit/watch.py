@@ -115,7 +115,7 @@ def put(watch: Watch, layers: list[int], rows: dict) -> None:
     for name, value in kept(rows, watch.per_query).items():
         watch.passes[-1].setdefault(name, {}).update(zip(layers, value.chunk(len(layers), 1)))
 
-HOLD = 2**17 # sums that wait at most, of short texts' layers: long ones' would lie in the way of the model's memory
+HOLD = 2**18 # sums that wait at most, of short texts' layers: long ones' would lie in the way of the model's memory
 
 def settle(watch: Watch) -> None:
     "Makes statistics of the sums that wait, of all layers at once."
@@ -139,13 +139,14 @@ def read_later(watch: Watch, layer: int, raw: Raw) -> None:
 # %% ../nbs/02_watch.ipynb #c011
 def ask_now(watch: Watch, names: list[str], mask: Mask, device, output: bool) -> Ask:
     "What this layer is asked, over the keys and queries that it has; made once for all layers that ask the same."
-    kind = id(mask), tuple(names), output, device
+    kind = id(mask), tuple(names), device
     if kind not in watch.asks:
         ask = ask_for(names, watch.batch, watch.marked(device).keys, watch.within, output)
         columns = ask.columns[:, mask.key_offset:mask.key_offset + mask.keys].to(device)
         picks = None if ask.picks is None else (ask.picks[:, -mask.queries:] - mask.key_offset).to(device)
         watch.asks[kind] = replace(ask, columns=columns, picks=picks)
-    return watch.asks[kind]
+    ask = watch.asks[kind]
+    return ask if ask.output == output else replace(ask, output=output)
 
 def read_layer(watch: Watch, layer: int, q, k, v, mask: Mask, scores: Scores, output: bool) -> Tensor | None:
     "Reads one layer into the watch; gives the layer's output unless that is not needed."
