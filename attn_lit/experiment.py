@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['LOGITS', 'EVERY', 'MODES', 'tensor_of', 'unembedded_at', 'last_mlp', 'Known', 'position_by_position', 'clean_run',
-           'copies', 'at_positions', 'restarted', 'first_layers', 'values_of', 'bridge_values', 'differing',
-           'kept_values', 'keep_values', 'sets_of', 'Experiment', 'check_reference', 'fill_for', 'set_up']
+           'copies', 'at_positions', 'Reached', 'stop_there', 'restarted', 'first_layers', 'values_of', 'bridge_values',
+           'differing', 'kept_values', 'keep_values', 'sets_of', 'Experiment', 'check_reference', 'fill_for', 'set_up']
 
 # %% ../nbs/12_experiment.ipynb #c003
 import hashlib, inspect, io, json, time
@@ -25,7 +25,7 @@ from .base import InputError, check_choice, whole_file
 from .intervene import (
     Fill, Head, HeadSet, check_heads, filled, intervened, make_bank, mean, patch, resample, scaled)
 from .lens import standing_in
-from .metrics import Metric, token_loss
+from .metrics import Metric, ending_of, target_logs, token_loss
 from .models import Encoded, Parts, encode, load_model, pad_batch, provenance
 from .neurons import BACKENDS, bridged, hooked, in_place_of, recorded
 from .store import STORE
@@ -58,6 +58,7 @@ class Known:
     attended: dict[int, object] # what each attention gives
     skips: set[int] # layers whose attention gives what its output projection gives
     mlp: nn.Module | None # the last block's, where it may be asked for the read positions alone
+    last: Float[Tensor, "read d_model"] # what enters the unembedding
     logits: Float[Tensor, "read vocab"]
 
 # %% ../nbs/12_experiment.ipynb #c008
@@ -78,13 +79,14 @@ def clean_run(encoded: Encoded, reads: list[int], tokenizer, model) -> Known:
     inputs, mlp, projections = pad_batch([encoded], tokenizer, model), last_mlp(parts), parts.out_projs
     mlps = [] if mlp is None else [mlp]
     with (recorded(parts.blocks) as entries, recorded(projections) as heads, unembedded_at(model, reads),
+          recorded([parts.unembed]) as last,
           recorded(projections, output=True) as projected, recorded(mlps) as into,
           recorded(mlps, output=True) as out_of,
           standing_in(parts.blocks, keep(whole)), standing_in(map(parts.attention, parts.blocks), keep(attended))):
         logits = model(**inputs, use_cache=False).logits[0].float()
     skips = {i for i, x in projected.items() if torch.equal(tensor_of(attended[i]), x) and x.dim() == 3}
     if not position_by_position(mlp, into.get(0), out_of.get(0), reads): mlp = None
-    return Known(parts, inputs, reads, entries, heads, whole, attended, skips, mlp, logits)
+    return Known(parts, inputs, reads, entries, heads, whole, attended, skips, mlp, last[0][0], logits)
 
 # %% ../nbs/12_experiment.ipynb #c011
 def copies(x: Tensor, n: int) -> Tensor:
@@ -101,13 +103,19 @@ def at_positions(mlp: nn.Module | None, reads: list[int], like: Tensor): # `like
         return whole
     with hooked([mlp], lambda i, x: x[:, reads]), hooked([mlp], spread, output=True): yield
 
+class Reached(Exception):
+    "What has come to the unembedding."
+
+def stop_there(i: int, x: Tensor): raise Reached(x)
+
 @torch.no_grad()
 def restarted(model, # from `load_model`
               known: Known, # the text, from `clean_run`
               layer: int, # the first that changes
               sets: list[list[Head]], # a row for each; all heads at `layer` or above
-              fill: Fill = 0. # what to put in their place
-              ) -> Float[Tensor, "row read vocab"]:
+              fill: Fill = 0., # what to put in their place
+              stop: bool = False # give what enters the unembedding instead
+              ) -> Float[Tensor, "row read vocab"] | Float[Tensor, "row read d_model"]:
     "Logits of one text without these heads, from the first layer that changes on."
     parts, n = known.parts, len(sets)
     def hand_on(i, run): return in_place_of(known.blocks[i], copies(known.entries[layer], n))
@@ -120,7 +128,9 @@ def restarted(model, # from `load_model`
                         at_positions(known.mlp, known.reads, known.entries[layer])):
             stack.enter_context(context)
         if layer in known.skips: stack.enter_context(standing_in([parts.attention(parts.blocks[layer])], project))
-        return model(**inputs, use_cache=False).logits.float()
+        if stop: stack.enter_context(hooked([parts.unembed], stop_there))
+        try: return model(**inputs, use_cache=False).logits.float()
+        except Reached as reached: return reached.args[0]
 
 # %% ../nbs/12_experiment.ipynb #c016
 LOGITS = 2**23 # numbers in the logits of one batch: 32 MiB in float32
@@ -136,15 +146,18 @@ def values_of(metric: Metric, i: int, sets: list[list[Head]], todo: Sequence[int
               batch_tokens: int = 512) -> Iterator[tuple[list[int], np.ndarray]]: # numbers of sets, and their values
     "The metric of item `i` without heads and then under those sets that are to do, some at a time."
     known = clean_run(metric.encoded[i], metric.reads[i], tokenizer, model)
-    def value(logits): return metric.value(logits, i, known.logits).double().cpu().numpy()
-    clean = value(known.logits[None])
-    yield [k for k in todo if not sets[k]], clean
-    rows = max(1, min(batch_tokens // len(metric.encoded[i]), LOGITS // known.logits.numel()))
+    ending = ending_of(model, known.last, known.logits) if metric.targets else None
+    def value(found):
+        if ending: return metric.of_logs(target_logs(found, metric.targets[i], ending)).double().cpu().numpy()
+        return metric.value(found, i, known.logits).double().cpu().numpy()
+    yield [k for k in todo if not sets[k]], value((known.last if ending else known.logits)[None])
+    rows = batch_tokens // len(metric.encoded[i])
+    rows = max(1, rows if ending else min(rows, LOGITS // known.logits.numel()))
     if any(x.dim() != 3 for x in known.heads.values()): rows = 1 # no axis for the batch
     for layer, some in first_layers(sets, [k for k in todo if sets[k]]).items():
         for start in range(0, len(some), rows):
             now = some[start:start + rows]
-            yield now, value(restarted(model, known, layer, [sets[k] for k in now], fill))
+            yield now, value(restarted(model, known, layer, [sets[k] for k in now], fill, stop=bool(ending)))
 
 # %% ../nbs/12_experiment.ipynb #c018
 def bridge_values(metric: Metric, i: int, sets: list[list[Head]], todo: Sequence[int], fill: Fill, bridge

@@ -15,9 +15,9 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from attn_lit.ablation import every_head
-from attn_lit.experiment import LOGITS, set_up
+from attn_lit.experiment import set_up
 from attn_lit.intervene import head_columns
-from attn_lit.metrics import Metric, log_probs
+from attn_lit.metrics import PIECE, Metric, on_targets
 from attn_lit.models import Parts, in_features
 from attn_lit.neurons import bridged, hooked
 
@@ -31,10 +31,10 @@ SAYS = dict(loss="loss, {} tokens", last="a logit difference at the last of {} t
 
 def metric_of(kind, texts):
     "The loss on each text, or the difference of two logits at its last position."
-    def loss(logits, i, clean): return -log_probs(logits, texts.encoded[i].ids[1:]).mean(-1)
     def last(logits, i, clean): return logits[:, -1, 5].float() - logits[:, -1, 6].float()
-    reads = [list(range(len(e) - 1)) if kind == "loss" else [len(e) - 1] for e in texts.encoded]
-    return Metric(kind, texts.encoded, reads, loss if kind == "loss" else last)
+    if kind == "last": return Metric(kind, texts.encoded, [[len(e) - 1] for e in texts.encoded], last)
+    loss = on_targets(lambda logs: -logs.mean(-1), [e.ids[1:] for e in texts.encoded])
+    return Metric(kind, texts.encoded, [list(range(len(e) - 1)) for e in texts.encoded], **loss)
 
 
 # ── peers: each `setup(tokenizer, model)` gives a function from texts to changes as (text, layer, head)
@@ -112,17 +112,20 @@ def products(kind, tokenizer, model):
     def ask(module, positions):
         width = in_features(module)
         module(numbers[:positions*width].view(positions, width))
+    def unembed(some, start, end):
+        weight = parts.unembed.weight[start:end]
+        nn.functional.linear(numbers[:some*weight.shape[1]].view(some, -1), weight)
     def run(texts):
         for encoded, reads in zip(texts.encoded, metric_of(kind, texts).reads):
             n, few = len(encoded), len(reads)
-            rows = max(1, BATCH_TOKENS//n)
-            unembedded = max(1, min(rows, LOGITS//(few*parts.unembed.weight.shape[0])))
+            rows, vocab = max(1, BATCH_TOKENS//n), parts.unembed.weight.shape[0]
             for start, first in product(range(parts.n_layers), range(0, parts.n_heads, rows)):
                 some = min(rows, parts.n_heads - first)
                 for layer in range(start, parts.n_layers):
                     for module, everywhere in linear_of(parts, layer, layer > start):
                         ask(module, some*(n if everywhere else few))
-                for k in range(0, some, unembedded): ask(parts.unembed, min(unembedded, some - k)*few)
+                width = max(1, PIECE//(some*few))
+                for k in range(0, vocab, width): unembed(some*few, k, k + width)
         return {}
     return run
 
