@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SIZES', 'LAYERS', 'MOST_LAYERS', 'OBJECTS', 'PICKLED', 'MOST_BUFFERS', 'check_sizes', 'object_in', 'weight_files',
            'weight_shapes', 'check_folder', 'check_fit', 'pattern', 'check_loaded', 'check_vocabulary', 'check_causal',
-           'checked_config', 'causes', 'loading_error']
+           'keeping_caps', 'checked_config', 'causes', 'loading_error']
 
 # %% ../nbs/00_folders.ipynb #c003
 import json, re
@@ -144,6 +144,13 @@ def check_causal(name: str, config) -> None:
     else: found = "no causal language model"
     raise InputError(f"Model {name!r} ({kind}) is {found}: expected a causal language model such as gpt2 or Llama-2.")
 
+# %% ../nbs/00_folders.ipynb #c022j
+def keeping_caps(config):
+    "The configuration, with eager attention for a family that caps scores softly unless it names another."
+    if getattr(config, "attn_logit_softcapping", None) and config._attn_implementation is None:
+        config._attn_implementation = "eager"
+    return config
+
 # %% ../nbs/00_folders.ipynb #c022g
 def checked_config(name: str, # of the model
                    source: str, # its folder, or its name on the hub
@@ -158,7 +165,7 @@ def checked_config(name: str, # of the model
     check_causal(name, config)
     shapes = weight_shapes(name, folder) if folder else None
     if folder and not trust_remote_code: check_fit(name, config, shapes)
-    return config
+    return keeping_caps(config)
 
 # %% ../nbs/00_folders.ipynb #c025
 def causes(error: BaseException) -> list[BaseException]:

@@ -160,7 +160,9 @@ def bootstrap(scores: Scores, # (item, layer, head); NaN where missing
     drawn = np.concatenate(list(resampled(scores, statistic, clusters, n, seed)))
     shares = [np.full(len(theta), tail) for tail in ((1 - level)/2, (1 + level)/2)]
     if method == "bca":
-        below = ((drawn < theta).sum(0) + (drawn <= theta).sum(0)) / (2*np.maximum(np.isfinite(drawn).sum(0), 1))
+        near = 1e-12*np.fmax(np.fmax.reduce(drawn), -np.fmin.reduce(drawn)) # sums in another order are still a tie
+        below = (drawn < theta - near).sum(0) + (drawn <= theta + near).sum(0)
+        below = below / (2*np.maximum(np.isfinite(drawn).sum(0), 1))
         a = all_heads(acceleration(flat, statistic, which) for flat in head_blocks(scores))
         shares = [bca_shares(below, a, tail[0]) for tail in shares]
     drawn.sort(0)

@@ -25,7 +25,7 @@ from transformers import (AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsA
 
 from .base import InputError, brief, check_choice
 from .data import place
-from .folders import check_loaded, check_vocabulary, checked_config, loading_error
+from .folders import check_loaded, check_vocabulary, checked_config, keeping_caps, loading_error
 
 # %% ../nbs/00_models.ipynb #c007
 def pick_device(device: str | None = None # "cpu", "cuda", "cuda:1", "mps"; None finds the best one
@@ -247,7 +247,7 @@ def random_model(family: str, # a `model_type` of transformers
     if family == "opt": size.update(ffn_dim=64, word_embed_proj_dim=32)
     if family == "gpt_neo": size.update(attention_types=[[["global", "local"], n_layers//2]], window_size=4)
     torch.manual_seed(seed)
-    return AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **{**size, **kwargs})).eval()
+    return AutoModelForCausalLM.from_config(keeping_caps(AutoConfig.for_model(family, **{**size, **kwargs}))).eval()
 
 # %% ../nbs/00_models.ipynb #c051
 @dataclass

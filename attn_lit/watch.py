@@ -70,7 +70,8 @@ class Watch:
         "A call of the model begins, unless this module is called by one that has begun."
         if self.inside: return
         self.inside, inputs = module, called_with(module, args, kwargs)
-        cache = inputs.get("past_key_values")
+        cache = inputs.get("cache") # its name since transformers 5.24
+        if cache is None: cache = inputs.get("past_key_values")
         held = cache is not None and cache.get_seq_length() > 0
         self.batch = batch_of(inputs, self.batch if held else None)
         self.layer = -1
