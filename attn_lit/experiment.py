@@ -21,6 +21,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from .attention import gelu_at_once
 from .base import InputError, check_choice, whole_file
 from .intervene import (
     Fill, Head, HeadSet, check_heads, filled, intervened, make_bank, mean, patch, resample, scaled)
@@ -78,7 +79,8 @@ def clean_run(encoded: Encoded, reads: list[int], tokenizer, model) -> Known:
         return stand_in
     inputs, mlp, projections = pad_batch([encoded], tokenizer, model), last_mlp(parts), parts.out_projs
     mlps = [] if mlp is None else [mlp]
-    with (recorded(parts.blocks) as entries, recorded(projections) as heads, unembedded_at(model, reads),
+    with (gelu_at_once(model), recorded(parts.blocks) as entries, recorded(projections) as heads,
+          unembedded_at(model, reads),
           recorded([parts.unembed]) as last,
           recorded(projections, output=True) as projected, recorded(mlps) as into,
           recorded(mlps, output=True) as out_of,
@@ -123,7 +125,8 @@ def restarted(model, # from `load_model`
         return in_place_of(known.attended[layer], parts.out_projs[layer](copies(known.heads[layer], n)))
     inputs = {name: x.expand(n, -1) for name, x in known.inputs.items()}
     with ExitStack() as stack:
-        for context in (standing_in(parts.blocks[:layer], hand_on), unembedded_at(model, known.reads),
+        for context in (gelu_at_once(model), standing_in(parts.blocks[:layer], hand_on),
+                        unembedded_at(model, known.reads),
                         intervened(model, sets, fill, parts),
                         at_positions(known.mlp, known.reads, known.entries[layer])):
             stack.enter_context(context)

@@ -25,6 +25,7 @@ from .marks import pieces_of
 from .models import Encoded, encode, load_model
 from .pronouns import PRONOUNS
 from .sentiment import as_labels
+from .sums import LOW
 
 # %% ../nbs/12_metrics.ipynb #c007
 @dataclass
@@ -115,7 +116,7 @@ def target_logs(x: Float[Tensor, "row read d_model"], # what enters the unembedd
         here = (at >= start) & (at < start + width)
         own[here] = logits[here].gather(-1, at[here, None] - start)[:, 0]
         top = logits.amax(-1, keepdim=True)
-        sums.append(top[:, 0] + logits.sub_(top).exp_().sum(-1).log())
+        sums.append(top[:, 0] + logits.sub_(top).clamp_(min=LOW).exp_().sum(-1).log()) # below that `exp` is slow
     return (own - torch.stack(sums).logsumexp(0)).view(x.shape[:2])
 
 # %% ../nbs/12_metrics.ipynb #c014

@@ -19,7 +19,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
 
-from .attention import attention_by, tell
+from .attention import attention_by, gelu_at_once, tell
 from .base import InputError
 from .blocks import Raw, Reading, Scores, read_blocks, read_tiles, reading, rows_a_block
 from .fused import fuses, read
@@ -321,5 +321,6 @@ def observe(model, # from `load_model`, or any encoder or decoder of transformer
     if patterns: tell(model)
     token = WATCHING.set((*WATCHING.get(), watch))
     try:
-        with attention_by(model, "eager" if patterns else "attn_lit"), hooks_of(watch, patterns): yield watch
+        with (attention_by(model, "eager" if patterns else "attn_lit"), gelu_at_once(model),
+              hooks_of(watch, patterns)): yield watch
     finally: WATCHING.reset(token)
