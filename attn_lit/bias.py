@@ -125,7 +125,8 @@ def aligned(pairs: Sequence[Pair], # what was asked for
 def in_turn(both: Both) -> tuple[View, View]: # sentences; marks
     "The members of all pairs one after the other."
     numbers = range(2*len(both))
-    return tuple(View(numbers, lambda i, side=side: both[i//2][i % 2][side]) for side in (0, 1))
+    encoded, marks = (View(numbers, lambda i, side=side: both[i//2][i % 2][side]) for side in (0, 1))
+    return encoded, marks
 
 def pair_differences(both: Both, # from `aligned`
                      tokenizer, # from `load_model`

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['PIECE', 'LARGE', 'MANY', 'STREAM', 'GROUP', 'cuts', 'read_piece', 'text_rows', 'parquet_rows', 'Rows', 'digest_of',
-           'large_file', 'large_hub', 'open_items', 'only_split', 'sample', 'Corpus', 'View', 'column', 'made_of']
+           'large_file', 'large_hub', 'is_large', 'open_items', 'only_split', 'sample', 'Corpus', 'View', 'column',
+           'made_of']
 
 # %% ../nbs/00_corpus.ipynb #c003
 import hashlib, json, tempfile
@@ -65,7 +66,7 @@ def parquet_rows(path: Path, name: str) -> Iterator[dict]:
 
 # %% ../nbs/00_corpus.ipynb #c010
 LARGE = 2**20 # bytes of a file from which on it is read in pieces: 1 MB
-MANY = 20_000 # rows of a data set on the hub from which on they stay on disk
+MANY = 20_000 # rows of a Parquet file or a data set on the hub from which on they stay on disk
 STREAM = "stream:" # before the name of a data set on the hub that is read as it arrives
 
 @dataclass
@@ -106,10 +107,17 @@ def large_hub(source: str) -> Items | None: # None: it is small
                 yield with_split([row], split)[0]
     return Items(Rows(again), source, "hub")
 
+def is_large(path: Path) -> bool:
+    "Whether a file is read in pieces: a large one, or a Parquet file that unpacks to many rows."
+    if ending(path) in (None, ".json"): return False
+    if path.stat().st_size >= LARGE or ending(path) != ".parquet": return path.stat().st_size >= LARGE
+    try: return pq.read_metadata(path).num_rows >= MANY
+    except (pa.ArrowException, OSError): return False # whoever reads it says what is wrong
+
 def open_items(source: str | Path, split: str | None = None) -> Items: # whose rows may be `Rows`
     "The rows of a source, or where to read them if they are many; raises `InputError` if it cannot be read."
     path = place(source)
-    if path.is_file() and path.stat().st_size >= LARGE and ending(path) not in (None, ".json"):
+    if path.is_file() and is_large(path):
         return only_split(large_file(path, str(source)), split)
     far = str(source).startswith(STREAM) or not path.exists() and not is_local(str(source))
     if far and (items := large_hub(str(source))):

@@ -40,7 +40,7 @@ CORPUS_SAYS = (f"{len(CORPUS)} texts of {sum(CORPUS):,} tokens in all, one by on
 
 def rounds_for(tokens: int, quick: bool) -> int:
     "Fewer rounds the longer the work."
-    n = next(n for n, most in ((7, 200), (5, 600), (3, 2100), (2, 4100), (1, float("inf"))) if tokens <= most)
+    n = next(n for n, most in ((15, 200), (9, 600), (3, 2100), (2, 4100), (1, float("inf"))) if tokens <= most)
     return max(1, n // 2) if quick else n
 
 
@@ -158,7 +158,7 @@ def options():
     parser.add_argument("--lengths", nargs="+", type=int, help="tokens; default: 128 … 32768")
     parser.add_argument("--peers", nargs="+", choices=PEERS, default=list(PEERS))
     parser.add_argument("--corpus", action=argparse.BooleanOptionalAction, default=True, help="64 short texts")
-    parser.add_argument("--rounds", type=int, help="default: 7 for short texts … 1 for the longest")
+    parser.add_argument("--rounds", type=int, help="default: 15 for short texts … 1 for the longest")
     parser.add_argument("--seconds", type=float, default=60,
                         help="leave out runs that might take longer, or three times as long without S × S tensors")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
