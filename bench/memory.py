@@ -68,14 +68,13 @@ def run(folder, n, words=6, model="tiny", analysis="sentiment"):
 
 
 def widths(folder):
-    "Random models with tiny's tokenizer: more layers, more heads."
+    "Random models with tiny's tokenizer: few layers, and more."
     import torch
     from attn_lit.models import load_model, random_model
     tokenizer, _ = load_model("tiny")
-    for name, size in dict(layers_4=dict(n_layers=4), layers_16=dict(n_layers=16),
-                           wide=dict(n_layers=4, n_embd=256, n_head=16)).items():
+    for n_layers in (4, 16):
         torch.manual_seed(0)
-        model = random_model("gpt2", vocab=len(tokenizer), n_positions=512, **size)
+        model, name = random_model("gpt2", n_layers, len(tokenizer), n_positions=512), f"layers_{n_layers}"
         model.save_pretrained(folder/name); tokenizer.save_pretrained(folder/name)
         yield name
 
