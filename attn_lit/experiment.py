@@ -108,7 +108,9 @@ def at_positions(mlp: nn.Module | None, reads: list[int], like: Tensor): # `like
 class Reached(Exception):
     "What has come to the unembedding."
 
-def stop_there(i: int, x: Tensor): raise Reached(x)
+def stop_there(i: int, x: Tensor):
+    "Ends a pass before the unembedding, which gets `x`."
+    raise Reached(x)
 
 @torch.no_grad()
 def restarted(model, # from `load_model`
