@@ -131,7 +131,7 @@ def in_turn(both: Both) -> tuple[View, View]: # sentences; marks
 def pair_differences(both: Both, # from `aligned`
                      tokenizer, # from `load_model`
                      model, # from `load_model`
-                     batch_tokens: int = 512 # tokens in a batch, padding included
+                     batch_tokens: int | None = None # tokens in a batch, padding included; None: see `tokens_a_batch`
                      ) -> Scores: # (pair, layer, head); positive: more attention in the first member
     "Attention to the first member's pronoun minus attention to the second's, as a difference of attention weights."
     (encoded, marks), scores = in_turn(both), unmeasured(len(both), model)
@@ -177,7 +177,7 @@ def differential(tokenizer: PreTrainedTokenizerBase, # from `load_model`
                  controls: bool = True, # make them as well
                  n: int | None = None, # flips and resamples; see `evidence.draws`
                  seed: int = 0, # of the flips and controls
-                 batch_tokens: int = 512 # tokens in a batch, padding included
+                 batch_tokens: int | None = None # tokens in a batch, padding included; None: see `tokens_a_batch`
                  ) -> HeadResult: # effect: Δ; scores: each pair's signed difference, NaN for a pair that is dropped
     "Mean |attention to the male − to the female pronoun|, 0 … 1. Raises `InputError` if no pair can be compared."
     pairs = PAIRS if pairs is None else pairs

@@ -72,7 +72,7 @@ def entropy_heads(texts: list[str], # the corpus
                   model: PreTrainedModel, # from `load_model`
                   normalize: bool = False, # divide each row by the log of how many keys it sees
                   skip_first: bool = False, # leave the first token out and renormalise
-                  batch_tokens: int = 512, # tokens in a batch, padding included
+                  batch_tokens: int | None = None, # tokens in a batch, padding included; None: see `tokens_a_batch`
                   controls: bool = True, # the same in a twin with random weights
                   n: int = 10_000, # resamples of the texts, for the interval
                   seed: int = 0 # of the resamples and the twin

@@ -27,7 +27,7 @@ from .intervene import (
     Fill, Head, HeadSet, check_heads, filled, intervened, make_bank, mean, patch, resample, scaled)
 from .lens import standing_in
 from .metrics import Metric, ending_of, target_logs, token_loss
-from .models import Encoded, Parts, encode, load_model, pad_batch, provenance
+from .models import Encoded, Parts, encode, load_model, pad_batch, provenance, tokens_a_batch
 from .neurons import BACKENDS, bridged, hooked, in_place_of, recorded
 from .store import STORE
 
@@ -148,7 +148,8 @@ def first_layers(sets: list[list[Head]], todo: Sequence[int]) -> dict[int, list[
     return dict(sorted(by_layer.items()))
 
 def values_of(metric: Metric, i: int, sets: list[list[Head]], todo: Sequence[int], fill: Fill, tokenizer, model,
-              batch_tokens: int = 512) -> Iterator[tuple[list[int], np.ndarray]]: # numbers of sets, and their values
+              batch_tokens: int | None = None
+              ) -> Iterator[tuple[list[int], np.ndarray]]: # numbers of sets, and their values
     "The metric of item `i` without heads and then under those sets that are to do, some at a time."
     known = clean_run(metric.encoded[i], metric.reads[i], tokenizer, model)
     ending = ending_of(model, known.last[:8], known.logits[:8]) if metric.targets else None # tried on a few positions
@@ -156,7 +157,7 @@ def values_of(metric: Metric, i: int, sets: list[list[Head]], todo: Sequence[int
         if ending: return metric.of_logs(target_logs(found, metric.targets[i], ending)).double().cpu().numpy()
         return metric.value(found, i, known.logits).double().cpu().numpy()
     yield [k for k in todo if not sets[k]], value((known.last if ending else known.logits)[None])
-    rows = batch_tokens // len(metric.encoded[i])
+    rows = tokens_a_batch(model, batch_tokens) // len(metric.encoded[i])
     rows = max(1, rows if ending else min(rows, LOGITS // known.logits.numel()))
     if any(x.dim() != 3 for x in known.heads.values()): rows = 1 # no axis for the batch
     for layer, some in first_layers(sets, [k for k in todo if sets[k]]).items():
@@ -299,7 +300,7 @@ def set_up(metric: Metric | Sequence[str], # from `metrics`; or texts, for the t
            reference: Sequence[str] | None = None, # held-out texts for mean and resample, one an item for patch
            factor: float = 0., # for scale
            seed: int = 0, # for resample
-           batch_tokens: int = 512, # tokens of all rows that run at once
+           batch_tokens: int | None = None, # tokens of all rows that run at once; see `tokens_a_batch`
            backend: str = "native" # or "transformer_lens", where it is installed
            ) -> Experiment:
     "Everything that is done once for many interventions; `InputError` for bad texts, mode, reference or backend."

@@ -188,7 +188,7 @@ def loading_error(name: str, # of the model
         says = f"is not on the Hugging Face hub: check the name. {instead}"
     elif "trust_remote_code" in text:
         says = "brings its own Python code, which is not run: pass trust_remote_code=True if you trust it."
-    elif Path(name).is_dir():
+    elif name == "tiny" or Path(name).is_dir():
         why = f"{error} is not known" if isinstance(error, KeyError) else cause(error)
         says = f"could not be loaded as a causal LM, its {part} could not be read: {why}."
     else: says = f"is not in the local cache, and the Hugging Face hub cannot be reached. {instead}"

@@ -30,7 +30,7 @@ from .intervene import Head, HeadSet, check_heads, head_columns, one_a_row
 from .marks import word_spans
 from .masks import mask_rule
 from .metrics import Metric, check_lists, continued, from_answers, log_probs, usable
-from .models import Encoded, Parts, encode, load_model, pad_batch, provenance
+from .models import Encoded, Parts, encode, load_model, pad_batch, provenance, tokens_a_batch
 from .neurons import recorded
 from .pronouns import PRONOUNS
 from .results import result_html
@@ -198,11 +198,12 @@ def pattern_experiment(metric: Metric, # what is measured
                        others: Sequence[Encoded], # for each item the text whose patterns are taken
                        tokenizer, # from `load_model`
                        model, # from `load_model`
-                       batch_tokens: int = 1024 # tokens of all rows that run at once
+                       batch_tokens: int | None = None # tokens of all rows that run at once; None: see `tokens_a_batch`
                        ) -> Experiment: # for sets of heads of one layer
     "An experiment that gives heads another text's pattern."
     def fill(i): return told_outputs(metric.encoded[i], others[i], tokenizer, model)
-    def run(i, sets, todo): return values_of(metric, i, sets, todo, fill(i), tokenizer, model, batch_tokens)
+    at_once = tokens_a_batch(model, batch_tokens, 1024)
+    def run(i, sets, todo): return values_of(metric, i, sets, todo, fill(i), tokenizer, model, at_once)
     digest = hashlib.sha256(str([e.ids for e in others]).encode()).hexdigest()
     made = dict(provenance(tokenizer, model), ablation="pattern of another text", others_sha256=digest)
     return Experiment(metric, Parts(model), run, fill, made)
@@ -274,7 +275,7 @@ def indirect_effect(cases: Sequence[Case], # from `profession_cases` or `continu
                     controls: bool = False, # the same in a twin with random weights, which takes as long again
                     n: int | None = None, # sign flips and resamples; see `evidence.draws`
                     seed: int = 0, # of the flips and the twin
-                    batch_tokens: int = 1024 # tokens in a batch
+                    batch_tokens: int | None = None # tokens in a batch; None: see `tokens_a_batch`
                     ) -> Mediation: # effect: relative change of the odds against the stereotype
     "What the other text's pattern in each head does to the odds, tested; `InputError` if no case can be used."
     check_lists(cases=cases)

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['DTYPES', 'TINY', 'ATTENTION', 'OUT_PROJ', 'DOWN_PROJ', 'FINAL_NORM', 'FAMILIES', 'pick_device', 'pick_dtype',
-           'model_source', 'quantization', 'with_pad_token', 'quiet_loading', 'load_tokenizer', 'load_model',
-           'in_features', 'last_named', 'Sizes', 'Parts', 'random_model', 'Encoded', 'token_strings', 'encode',
-           'pad_batch', 'hashed', 'sha256_of', 'versions', 'provenance']
+           'tokens_a_batch', 'model_source', 'quantization', 'with_pad_token', 'quiet_loading', 'load_tokenizer',
+           'load_model', 'in_features', 'last_named', 'Sizes', 'Parts', 'random_model', 'Encoded', 'token_strings',
+           'encode', 'pad_batch', 'hashed', 'sha256_of', 'versions', 'provenance']
 
 # %% ../nbs/00_models.ipynb #c003
 import hashlib, importlib.util, inspect, platform
@@ -50,6 +50,14 @@ def pick_dtype(dtype: str | torch.dtype | None, # a name of `DTYPES`, a torch dt
     if dtype is None: return "auto" if device.type == "cuda" else torch.float32
     if isinstance(dtype, torch.dtype): dtype = str(dtype).removeprefix("torch.")
     return DTYPES[check_choice(dtype, DTYPES, "dtype")]
+
+def tokens_a_batch(model, # where it lies decides
+                   wanted: int | None = None, # tokens, padding included
+                   cpu: int = 512 # what suits a CPU
+                   ) -> int:
+    "How many tokens go into a batch unless a number is asked for: as many as a CPU's cache holds, more on a GPU."
+    return wanted or (16_384 if model.device.type == "cuda" else cpu)
+
 
 # %% ../nbs/00_models.ipynb #c012
 TINY = Path(str(resources.files("attn_lit"))) / "tiny"

@@ -16,7 +16,8 @@ from torch.nn.functional import cross_entropy
 
 from .base import InputError
 from .evidence import make_controls, random_twin
-from .models import Encoded, Parts, encode, load_model, pad_batch, provenance, token_strings
+from .models import (Encoded, Parts, encode, load_model, pad_batch, provenance, token_strings,
+                             tokens_a_batch)
 from .reference import DEFINITIONS, Rows
 from .stats import HeadResult, mean_score, with_interval
 from .stream import batches, head_statistics
@@ -74,7 +75,7 @@ def pattern_scores(tokenizer, # from `load_model`
                    n: int = 16, # how many sequences
                    period: int = 50, # tokens in a copy
                    seed: int = 0, # of the random tokens
-                   batch_tokens: int = 512, # tokens in a batch
+                   batch_tokens: int | None = None, # tokens in a batch; None: see `tokens_a_batch`
                    controls: bool = True, # the same in a twin with random weights
                    texts: list[str | Encoded] | None = None # what to read in place of random tokens
                    ) -> dict[str, HeadResult]: # one for each of `PATTERNS`; scores: each sequence's or text's
@@ -107,11 +108,11 @@ def repeat_losses(tokenizer, # from `load_model`
                   n: int = 16, # how many sequences
                   period: int = 50, # tokens in a copy
                   seed: int = 0, # of the random tokens
-                  batch_tokens: int = 1024 # tokens in a batch
+                  batch_tokens: int | None = None # tokens in a batch; None: see `tokens_a_batch`
                   ) -> Float[np.ndarray, "item pos"]: # from the second random token to the last
     "Loss of every token but the first of repeated random sequences, in nats. Raises `InputError` if they cannot be."
     sequences, out = fitting(repeated(tokenizer, n, period, seed), model), np.empty((n, 2*period - 1))
-    for index in batches([len(s) for s in sequences], batch_tokens):
+    for index in batches([len(s) for s in sequences], tokens_a_batch(model, batch_tokens, 1024)):
         inputs = pad_batch([sequences[i] for i in index], tokenizer, model)
         logits = model(**inputs, use_cache=False).logits[:, :-1].float().transpose(1, 2)
         out[index] = cross_entropy(logits, inputs["input_ids"][:, 1:], reduction="none")[:, 1 - 2*period:].cpu()

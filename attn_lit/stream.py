@@ -25,7 +25,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from .base import InputError, check_range
 from .disk import Scores, blank
 from .marks import Marks, check_marks, mark_words, pad_marks
-from .models import Encoded, Parts, encode, load_model, pad_batch, random_model
+from .models import Encoded, Parts, encode, load_model, pad_batch, random_model, tokens_a_batch
 from .rows import STATISTICS, WEIGHTED, check_stats
 from .store import STORE, Store, kept
 from .watch import Enough, called_with, joined, observe
@@ -162,7 +162,7 @@ def measured(texts: Sequence[str | Encoded], # the corpus; a text that is tokens
              model, # from `load_model`
              stats: Iterable[str] = ("entropy",), # names from `STATISTICS`
              marks: dict | None = None, # sets of marks: an array a text, `Marks`, or a function of a text's tokens
-             batch_tokens: int = 512, # tokens in a batch, padding included; more on a GPU
+             batch_tokens: int | None = None, # tokens in a batch, padding included; None: see `tokens_a_batch`
              layers: Iterable[int] | None = None, # which to read; None: all
              within: int = 8, # how near is `local`, in tokens
              per_query: bool = False, # keep every query's number
@@ -175,7 +175,7 @@ def measured(texts: Sequence[str | Encoded], # the corpus; a text that is tokens
     marks, store, window_size = sides(marks, len(texts)), STORE.get(), max(WINDOW//together, 1)*together
     def ready(start, some): return window_at(start, some, marks, tokenizer, model)
     with tqdm(total=len(texts), desc="reading heads", unit="text", disable=None, leave=False) as bar:
-        measure = Measure(tokenizer, model, options, batch_tokens, bar.update)
+        measure = Measure(tokenizer, model, options, tokens_a_batch(model, batch_tokens), bar.update)
         if store is not None and store.world > 1 and not per_query:
             ahead(texts, ready, measure, store, window_size)
             bar.reset()
@@ -197,7 +197,7 @@ def head_statistics(texts: Sequence[str | Encoded], # the corpus; what is tokens
                     model: PreTrainedModel, # from `load_model`
                     stats: Iterable[str] = ("entropy",), # names from `STATISTICS`
                     marks: dict | None = None, # sets of marks: an array a text, `Marks`, or a function of its tokens
-                    batch_tokens: int = 512, # tokens in a batch, padding included; more on a GPU
+                    batch_tokens: int | None = None, # tokens in a batch, padding included; None: see `tokens_a_batch`
                     layers: Iterable[int] | None = None, # which to read; None: all
                     within: int = 8, # how near is `local`, in tokens
                     per_query: bool = False # keep every query's number: (text, layer, head, query)

@@ -21,15 +21,15 @@ from transformers import AttentionInterface, AttentionMaskInterface
 
 from .attention import attention_by, gelu_at_once, tell
 from .base import InputError
-from .blocks import Raw, Reading, Scores, read_blocks, read_tiles, reading, rows_a_block
-from .fused import fuses, read
+from .blocks import Raw, Reading, reading, rows_a_block
+from .fused import finished, read_sums, tries
 from .marks import Marks
 from .masks import Mask, Plan, mask_of, mask_rule, plan
 from .models import Parts, encode, in_features, load_model, pad_batch
 from .reference import windows
 from .rows import (ONE_KEY, WEIGHTED, Batch, Marked, View, ask_for, batch_of, called_with, check_stats, joined,
                            kept, kinds_of, plain_and_weighted, reading_of, rows_of)
-from .sums import Ask, Scratch
+from .sums import Ask, Scores, Scratch
 
 # %% ../nbs/02_watch.ipynb #c007
 class Enough(Exception):
@@ -45,7 +45,7 @@ class Watch:
     within: int = 8
     per_query: bool = False
     stop: bool = False # end the pass after the last layer that is asked for
-    fuse: bool | None = None # the fused route: yes, no, or what the first layer shows on CUDA
+    fuse: bool | None = None # the fused route: yes, no, or where it serves (CUDA)
     passes: list[dict] = field(default_factory=list)
     batch: Batch | None = None
     layer: int = -1
@@ -108,7 +108,8 @@ def plan_for(watch: Watch, mask: Mask, group: int, device) -> Plan:
         batch, columns = watch.batch, torch.cat([kinds_of(watch.batch).to(device), watch.marked(device).keys], -1)
         columns = columns[:, mask.key_offset:mask.key_offset + mask.keys]
         asks = batch.real[:, -mask.queries:]
-        watch.plans[key] = mask, plan(mask, asks, columns.to(device), rows_a_block(group))
+        watch.plans[key] = mask, plan(mask, asks, columns.to(device), rows_a_block(group, device),
+                                      tries(watch.fuse, device))
     return watch.plans[key][1]
 
 def put(watch: Watch, layers: list[int], rows: dict) -> None:
@@ -155,11 +156,11 @@ def read_layer(watch: Watch, layer: int, q, k, v, mask: Mask, scores: Scores, ou
     def view(reading, names): return View(watch.batch, reading, p.counts, tuple(n for n in names if n in ONE_KEY))
     ask = ask_now(watch, watch.plain, mask, q.device, output)
     watch.seen.add(layer)
-    if not watch.projects and not fuses(watch, q, v, p, ask, scores):
-        raw, out = read_tiles(q, k, v, p, ask, scores, watch.scratch)
+    raw, out = read_sums(q, k, v, p, ask, scores, watch.scratch, watch.fuse)
+    if not watch.projects:
         read_later(watch, layer, raw)
         return out
-    reading = read(watch, q, k, v, p, ask, scores)
+    reading = finished(raw, out)
     rows = rows_of(view(reading, watch.plain), watch.plain, marked)
     if watch.projects: rows |= weighted_rows(watch, layer, q, k, v, p, scores, reading, view)
     put(watch, [layer], rows)
@@ -170,7 +171,8 @@ def weighted_rows(watch: Watch, layer: int, q, k, v, p: Plan, scores: Scores, re
     "The value-weighted statistics of one layer: the same tiles with the log of each key's norm added to its scores."
     names = [n for n in watch.weighted if n != "value_norm"]
     scores = replace(scores, sinks=None, key_bias=value_norms(watch, layer, v, q.shape[1]).clamp(min=1e-30).log())
-    weighed = read_blocks(q, k, v, p, ask_now(watch, names, p.mask, q.device, False), scores, watch.scratch)
+    ask = ask_now(watch, names, p.mask, q.device, False)
+    weighed = finished(*read_sums(q, k, v, p, ask, scores, watch.scratch, watch.fuse))
     marked = watch.marked(q.device)
     if WEIGHTED + "marked" not in watch.stats: marked = Marked([], marked.keys, [])
     rows = rows_of(view(weighed, names), names, marked, WEIGHTED)
@@ -235,7 +237,7 @@ def only_output(watch: Watch, q, k, v, mask: Mask, scores: Scores) -> Float[Tens
     if kind not in watch.asks:
         ask = ask_now(watch, [], mask, q.device, True)
         watch.asks[kind] = replace(ask, columns=ask.columns[..., :0])
-    return read_blocks(q, k, v, p, watch.asks[kind], scores, watch.scratch).output
+    return read_sums(q, k, v, p, watch.asks[kind], scores, watch.scratch, watch.fuse)[1]
 
 # %% ../nbs/02_watch.ipynb #c016
 def layer_now(watch: Watch, module: nn.Module) -> int:

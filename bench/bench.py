@@ -22,7 +22,7 @@ from statistics import median
 import numpy as np
 from peers import MODELS, PEERS, STATS
 from table import markdown, notes
-from worker import Worker, proc
+from worker import Here, Worker, proc
 
 from attn_lit.base import whole_file
 from attn_lit.models import DTYPES
@@ -112,12 +112,17 @@ def started(results: dict, model: str, args, task: str = "heads"):
     "The peers' processes with their models loaded; what only they know goes into `results`."
     workers = {}
     try:
-        for name in results["peers"]: # one after another, as they would only be in each other's way
-            workers[name] = Worker(task, name, model, args.device, args.dtype, args.threads, args.seconds)
+        for name in list(results["peers"]): # one after another, as they would only be in each other's way
+            workers[name] = (Worker if args.device == "cpu" else Here)(
+                task, name, model, args.device, args.dtype, args.threads, args.seconds)
             said = workers[name].hear()
-            if "skipped" in said: raise SystemExit(f"{name} with {model} could not start, see above.")
-        results["models"][model], results["threads"] = said["parameters"], said["threads"]
-        results["machine"]["gpu"] = said["gpu"]
+            if "skipped" not in said: about = said; continue
+            if args.device == "cpu" or name in ("plain", "attn_lit"):
+                raise SystemExit(f"{name} with {model} could not start: {said['skipped']}")
+            results["absent"][results["peers"].pop(name)] = said["skipped"]
+            workers.pop(name).close()
+        results["models"][model], results["threads"] = about["parameters"], about["threads"]
+        results["machine"]["gpu"] = about["gpu"]
         yield workers
     finally:
         for worker in workers.values(): worker.close()

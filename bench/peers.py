@@ -1,5 +1,4 @@
 "What is measured: the models, the work, and every way to seven statistics of each head."
-import inspect
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -130,9 +129,8 @@ def mean(values, rows):
 def attn_lit(tokenizer, model):
     "One call for all texts, in the batches that it makes by itself unless one padded batch is asked for."
     stats = [name for name in STATS if not name.startswith("marked:")]
-    own = inspect.signature(head_statistics).parameters["batch_tokens"].default
     def run(texts):
-        size = len(texts.encoded)*texts.longest if texts.padded else own
+        size = len(texts.encoded)*texts.longest if texts.padded else None
         return head_statistics(texts.encoded, tokenizer, model, stats, {"m": texts.marks}, batch_tokens=size)
     return run
 

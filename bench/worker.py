@@ -32,7 +32,9 @@ class Memory:
 
     def reset(self):
         gc.collect()
-        if self.cuda: self.cuda.empty_cache(); self.cuda.reset_peak_memory_stats()
+        if self.cuda:
+            self.cuda.empty_cache(); self.cuda.reset_peak_memory_stats()
+            self.base = self.cuda.memory_allocated() # other peers' models are there too
         elif sys.platform == "linux":
             ctypes.CDLL(None).malloc_trim(0) # gives back what earlier runs freed, which would count as in use
             Path("/proc/self/clear_refs").write_text("5")
@@ -133,3 +135,19 @@ class Worker:
     def close(self):
         if self.process.is_alive(): self.pipe.send(None)
         self.process.join()
+
+
+class Here:
+    "The same in this process: for a GPU, whose memory is counted for itself and where nobody else is in the way."
+    def __init__(self, *args):
+        self.runner, self.said = None, {}
+        try: self.runner = Runner(*args)
+        except Exception as error: self.said = dict(skipped=f"{type(error).__name__}: {error}")
+
+    def hear(self): return self.said if self.said else self.runner.about()
+
+    def ask(self, *request):
+        try: return self.runner.turn(*request)
+        except Exception as error: return dict(skipped=f"{type(error).__name__}: {error}")
+
+    def close(self): self.runner = None

@@ -48,6 +48,7 @@ for line in sys.stdin:
         log = os.open(job["log"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(log, 1); os.dup2(log, 2)
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        torch.set_num_threads(1) # makes anew what a fork breaks, before the loader's threads find it broken
         os.environ.update(job["env"])
         if job["full"] is not None: os.fsync = full(job["full"])
         code = 0
@@ -71,8 +72,11 @@ class Job:
 
     @property
     def runs(self):
-        "Whether it has not ended; the forker leaves ended ones to be looked at."
-        try: return Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+        "Whether it has not ended, with all its threads; the forker leaves ended ones to be looked at."
+        process = Path(f"/proc/{self.pid}")
+        try:
+            state = (process/"stat").read_text().rpartition(")")[2].split()[0]
+            return state not in "ZX" or len(list((process/"task").iterdir())) > 1 # what is left of it holds the lock
         except OSError: return False
 
     def wait(self, patience=60):
@@ -165,6 +169,7 @@ def test_killed_at_20_random_moments(forker, expected, tmp_path):
         while job.runs and time.monotonic() < moment: time.sleep(.002)
         if job.runs: job.kill(); job.wait(); killed += 1
         else:
+            assert job.log.read_text().endswith("exit 0\n"), job.log.read_text()
             assert results(out) == expected
             shutil.rmtree(out); ended += 1
     assert forker.whole(out) == expected
