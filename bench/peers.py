@@ -1,8 +1,9 @@
 "What is measured: the models, the work, and every way to seven statistics of each head."
+import copy
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property, reduce
+from functools import cache, cached_property, reduce
 
 import numpy as np
 import torch
@@ -29,8 +30,8 @@ MODELS = {"gpt2": ("gpt2", dict(max_position_embeddings=32768)), "llama": ("llam
 
 
 @torch.no_grad()
-def load(name, device, dtype):
-    "Tokenizer and a model of seeded random weights, whose attention is made uneven by larger queries and keys."
+def made(name):
+    "A model of seeded random weights, whose attention is made uneven by larger queries and keys."
     family, sizes = MODELS[name]
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **sizes), attn_implementation="sdpa").eval()
@@ -38,6 +39,15 @@ def load(name, device, dtype):
         # 2.5 × 2.5 brings the scores' spread from 0.3, which is near uniform attention, to about 2
         if path.endswith("c_attn.weight"): weight[:, :2*Parts(model).d_model] *= 2.5
         elif path.endswith(("q_proj.weight", "k_proj.weight")): weight *= 2.5
+    return model
+
+
+KEPT = cache(made) # for peers in one process, each of which gets a copy on the GPU
+
+
+def load(name, device, dtype):
+    "Tokenizer and model."
+    model = made(name) if device.type == "cpu" else copy.deepcopy(KEPT(name))
     return load_tokenizer(str(TINY)), model.to(device, getattr(torch, dtype))
 
 

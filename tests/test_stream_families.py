@@ -8,7 +8,7 @@ import pytest
 import torch
 from families import CAUSAL, ENCODERS, FAMILIES, HYBRID, set_eager, small
 
-from attn_lit import kernel
+from attn_lit import fused, kernel, watch
 from attn_lit.base import InputError
 from attn_lit.marks import Marks
 from attn_lit.models import Encoded, Parts, load_model, load_tokenizer, model_source, pad_batch
@@ -110,6 +110,23 @@ def test_with_the_kernel_and_without(name, monkeypatch):
         found.append(head_statistics(texts(), tokenizer(), small(name), STATISTICS, {"x": marks_of(texts())},
                                      within=WITHIN))
     assert worst(*found)[1] < 1e-6, worst(*found)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="test_gpu.py has the kernel as it runs there")
+@pytest.mark.parametrize("name", ["gpt2", "mistral", "gemma2", "gpt_oss", "deepseek_v3", "t5", "bert"])
+def test_with_the_kernel_of_a_gpu_interpreted(name, monkeypatch):
+    if fused.triton is None: pytest.skip("Triton is not installed")
+    calls, kernel = [], fused.read_fused
+    def counted(*layer): calls.append(1); return kernel(*layer)
+    monkeypatch.setattr(fused, "read_fused", counted)
+    found = []
+    for fuse in (True, False):
+        monkeypatch.setattr(fused, "tries", lambda *_, fuse=fuse: fuse)
+        monkeypatch.setattr(fused, "serves", lambda *_: True)
+        monkeypatch.setattr(watch, "tries", fused.tries)
+        found.append(head_statistics(texts(), tokenizer(), small(name), STATISTICS, {"x": marks_of(texts())},
+                                     within=WITHIN))
+    assert calls and worst(*found)[1] < 1e-5, worst(*found)
 
 
 def test_tiny(): assert max(e for _, e in errors(load_model("tiny")[1], texts()).values()) < 1e-5
