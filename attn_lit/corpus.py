@@ -112,7 +112,7 @@ def is_large(path: Path) -> bool:
     if ending(path) in (None, ".json"): return False
     if path.stat().st_size >= LARGE or ending(path) != ".parquet": return path.stat().st_size >= LARGE
     try: return pq.read_metadata(path).num_rows >= MANY
-    except (pa.ArrowException, OSError): return False # whoever reads it says what is wrong
+    except (pa.ArrowException, OSError, ValueError): return False # whoever reads it says what is wrong
 
 def open_items(source: str | Path, split: str | None = None) -> Items: # whose rows may be `Rows`
     "The rows of a source, or where to read them if they are many; raises `InputError` if it cannot be read."

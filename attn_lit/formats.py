@@ -202,8 +202,9 @@ CANDIDATES = {"Winogender": winogender, "Winogender templates": winogender_templ
 def own_pair(row: dict, which: Mapping[str, str]) -> dict:
     "A candidate from columns called male, female and so on, or as `which` says."
     cell = {role: row.get(which.get(role)) for role in BIAS_COLUMNS}
+    typical = cell.get(cell["stereotype"]) if isinstance(cell["stereotype"], str) else None
     return candidate(cell["male"], cell["female"], cell["kind"] or "own", cell["template"],
-                     typical=cell.get(cell["stereotype"]), split=row["split"]) | {"form": cell["form"]}
+                     typical=typical, split=row["split"]) | {"form": cell["form"]}
 
 def bias_items(source: str | Path, # a file, a folder or a name on the hub
                columns: Mapping[str, str] | None = None, # {"male": …, "female": …} where they are called otherwise
