@@ -162,9 +162,8 @@ def read_layer(watch: Watch, layer: int, q, k, v, mask: Mask, scores: Scores, ou
         return out
     reading = finished(raw, out)
     rows = rows_of(view(reading, watch.plain), watch.plain, marked)
-    if watch.projects: rows |= weighted_rows(watch, layer, q, k, v, p, scores, reading, view)
-    put(watch, [layer], rows)
-    if watch.projects and output: watch.given[layer] = reading.output
+    put(watch, [layer], rows | weighted_rows(watch, layer, q, k, v, p, scores, reading, view))
+    if output: watch.given[layer] = reading.output
     return reading.output
 
 def weighted_rows(watch: Watch, layer: int, q, k, v, p: Plan, scores: Scores, reading: Reading, view) -> dict:
