@@ -21,8 +21,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from .attention import gelu_at_once
 from .base import InputError, check_choice, whole_file
+from .gelu import gelu_at_once
 from .intervene import (
     Fill, Head, HeadSet, check_heads, filled, intervened, make_bank, mean, patch, resample, scaled)
 from .lens import standing_in

@@ -22,7 +22,7 @@ try:
     from llvmlite import ir
     from numba import types
     from numba.extending import intrinsic
-except ImportError: numba = None
+except ImportError: numba = types = None
 
 from .masks import HIDDEN, Plan
 from .sums import LOW, Ask, Chunk
@@ -180,14 +180,9 @@ def read_rows(table):
 # %% ../nbs/02_kernel.ipynb #c016
 @cache
 def reader():
-    "`read_rows`, compiled, and its address."
+    "`read_rows`, compiled: it has an address, and is a function of Python too."
     signature = types.void(types.CPointer(numba.from_dtype(TABLE)))
     return numba.cfunc(signature, nopython=True, cache=True)(inspect.unwrap(read_rows))
-
-@cache
-def runner():
-    "The same as a function of Python."
-    return reader().ctypes
 
 @cache
 def team():
@@ -203,11 +198,11 @@ def pool():
     "Threads for where PyTorch's are not found."
     return ThreadPoolExecutor()
 
-def on_all_cores(table: np.ndarray) -> None:
-    "Has a table's rows read."
+def on_all_cores(compiled, table: np.ndarray) -> None:
+    "Runs a compiled function on a table; it stands where its threads take their work from."
     n, data = torch.get_num_threads(), table.ctypes.data
-    if n > 1 and team(): return team()(reader().address, data, n, 0)
-    def run(_=None): runner()(ctypes.c_void_p(data))
+    if n > 1 and team(): return team()(compiled.address, data, n, 0)
+    def run(_=None): compiled.ctypes(ctypes.c_void_p(data))
     list(pool().map(run, range(n))) if n > 1 else run()
 
 # %% ../nbs/02_kernel.ipynb #c020
@@ -263,5 +258,5 @@ def read_tile(s: Float[Tensor, "matrix row key"], # scores; used up
     table[AT["scores"]], table[AT["matrices"]], table[AT["first"]] = s.data_ptr(), len(s), start
     table[AT["to_matrix"]], table[AT["to_row"]] = to.stride(0), to.stride(1)
     table[sums] += to.data_ptr()
-    on_all_cores(table)
+    on_all_cores(reader(), table)
     if goods is not None: torch.bmm(s, goods, out=out)

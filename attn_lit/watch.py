@@ -19,10 +19,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
 
-from .attention import attention_by, gelu_at_once, tell
+from .attention import attention_by, tell
 from .base import InputError
 from .blocks import Raw, Reading, reading, rows_a_block
 from .fused import finished, read_sums, tries
+from .gelu import gelu_at_once
 from .marks import Marks
 from .masks import Mask, Plan, mask_of, mask_rule, plan
 from .models import Parts, encode, in_features, load_model, pad_batch
