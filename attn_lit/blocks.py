@@ -284,8 +284,7 @@ def divide(values: Float[Tensor, "matrix row d_value"], rows: Float[Tensor, "mat
     at = places_of(sizes)
     whole, *more = (rows[..., at[name]:at[name] + 1] for name in ("total", "more") if name in at)
     if more: whole = whole + more[0]
-    by_head = [x.unflatten(0, out.shape[:2]).unflatten(2, out.shape[2:4]) for x in (values, whole)]
-    torch.div(*by_head, out=out)
+    torch.div(values.view(out.shape), whole.view(*out.shape[:-1], 1), out=out)
 
 # %% ../nbs/02_blocks.ipynb #c014
 def lead_of(plan: Plan) -> Float[Tensor, "query"]:

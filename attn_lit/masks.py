@@ -98,13 +98,13 @@ def runs_of(flags: Bool[Tensor, "key"], most: int = 8) -> list[tuple[int, int]]:
     runs = list(zip((edge == 1).nonzero().flatten().tolist(), (edge == -1).nonzero().flatten().tolist()))
     return runs if len(runs) <= most else [(runs[0][0], runs[-1][1])]
 
-def span_of(see: Bool[Tensor, "batch query key"], asks: Bool[Tensor, "batch query"], q0: int) -> Span | None:
+def span_of(see: Bool[Tensor, "text query key"], asks: Bool[Tensor, "batch query"], q0: int) -> Span | None:
     "What the queries that count, `asks`, need of these keys; None if there is nothing."
-    asks = asks[..., None]
-    seen = (see & asks).flatten(0, 1).any(0).nonzero().flatten()
+    some, every = (see, see) if asks.all() else (see & asks[..., None], see | ~asks[..., None])
+    seen = some.flatten(0, 1).any(0).nonzero().flatten()
     if not len(seen): return None
     k0, k1 = int(seen[0]), int(seen[-1]) + 1
-    hidden = ~(see | ~asks).flatten(0, 1).all(0)[k0:k1]
+    hidden = ~every.flatten(0, 1).all(0)[k0:k1]
     return Span(q0, q0 + see.shape[1], k0, k1, [(a + k0, b + k0) for a, b in runs_of(hidden)])
 
 # %% ../nbs/02_masks.ipynb #c016b
@@ -159,7 +159,7 @@ def look(mask: Mask, asks: Bool[Tensor, "batch query"], columns: Float[Tensor, "
     for q0 in range(0, mask.queries, rows):
         q1 = min(q0 + rows, mask.queries)
         see = mask.grid(q0, q1, 0, mask.keys)
-        spans.append(span_of(see.expand(mask.batch, -1, -1), asks[:, q0:q1], q0))
+        spans.append(span_of(see, asks[:, q0:q1], q0))
         if columns.shape[-1]: counts[:, q0:q1] = see.float() @ columns
     return [s for s in spans if s], counts
 

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from .base import InputError, check_choice
 from .blocks import Reading
@@ -212,7 +213,8 @@ def joined(passes: list[dict], n_layers: int) -> dict[str, np.ndarray]:
         for layers in (p[name] for p in passes if name in p):
             one = next(iter(layers.values()))
             full = one.new_full((len(one), n_layers, one.shape[1], *[longest]*(one.ndim - 2)), torch.nan)
-            for layer, v in layers.items(): full[:, layer][..., :v.shape[-1]] = v
+            whole = [pad(v, (0, longest - v.shape[-1]), value=torch.nan) if v.ndim == 3 else v for v in layers.values()]
+            full[:, list(layers)] = torch.stack(whole, 1)
             some.append(full)
         out[name] = torch.cat(some).numpy()
     return out

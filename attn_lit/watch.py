@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from contextlib import ExitStack, contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -61,11 +62,13 @@ class Watch:
     given: dict = field(default_factory=dict) # what left each layer's heads, for the check of value weighting
 
     def __post_init__(self):
-        self.parts, self.modules = Parts(self.model), set(self.model.modules())
+        self.parts = Parts(self.model)
         self.last = max(self.layers) if self.layers else self.parts.n_layers - 1
         self.plain, self.weighted = plain_and_weighted(self.stats)
         self.projects = bool(self.weighted) # the norm of what heads project is asked for
         if WEIGHTED + "marked" in self.stats: self.weighted.remove("marked")
+    @cached_property
+    def modules(self) -> set[nn.Module]: return set(self.model.modules())
 
     def begin(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
         "A call of the model begins, unless this module is called by one that has begun."
@@ -132,8 +135,7 @@ def settle(watch: Watch) -> None:
 # %% ../nbs/02_watch.ipynb #c010
 def read_later(watch: Watch, layer: int, raw: Raw) -> None:
     "Lets a layer's sums wait for those of others with the same mask: few operations on many numbers."
-    if watch.waiting:
-        first = watch.waiting[0][1]
+    for _, first in watch.waiting[:1]:
         same = raw.plan is first.plan and raw.sinks == first.sinks and raw.sums.shape == first.sums.shape
         if not same: settle(watch)
     watch.waiting.append((layer, raw))
@@ -211,7 +213,7 @@ WATCHING: ContextVar[tuple] = ContextVar("watching", default=())
 def attend(module, query, key, value, attention_mask, scaling=None, softcap=None, s_aux=None, position_bias=None,
            **kwargs):
     "The registered attention function: (batch, head, position, d_head) in, (batch, query, head, d_value) out."
-    watch = next((w for w in reversed(WATCHING.get()) if module in w.modules), None)
+    watch = next((w for w in reversed(WATCHING.get()) if w.inside or module in w.modules), None)
     if watch is None: raise InputError("The attention function attn_lit was called outside of `observe`: load the "
                                        "model anew, or call model.set_attn_implementation('sdpa').")
     if torch.is_grad_enabled() and query.requires_grad:
@@ -323,6 +325,6 @@ def observe(model, # from `load_model`, or any encoder or decoder of transformer
     if patterns: tell(model)
     token = WATCHING.set((*WATCHING.get(), watch))
     try:
-        with (attention_by(model, "eager" if patterns else "attn_lit"), gelu_at_once(model),
-              hooks_of(watch, patterns)): yield watch
+        kind = "eager" if patterns else "attn_lit"
+        with attention_by(model, kind), gelu_at_once(model), hooks_of(watch, patterns): yield watch
     finally: WATCHING.reset(token)
