@@ -22,7 +22,7 @@ try:
     from llvmlite import ir
     from numba import types
     from numba.extending import intrinsic
-except ImportError: numba = types = None
+except ImportError: numba = None
 
 from .masks import HIDDEN, Plan
 from .sums import LOW, Ask, Chunk
@@ -179,10 +179,10 @@ def read_rows(table):
 
 # %% ../nbs/02_kernel.ipynb #c016
 @cache
-def reader():
-    "`read_rows`, compiled: it has an address, and is a function of Python too."
-    signature = types.void(types.CPointer(numba.from_dtype(TABLE)))
-    return numba.cfunc(signature, nopython=True, cache=True)(inspect.unwrap(read_rows))
+def compiled(f, table: np.dtype):
+    "A function of such a table as one that has an address, and is a function of Python too."
+    signature = types.void(types.CPointer(numba.from_dtype(table)))
+    return numba.cfunc(signature, nopython=True, cache=True)(inspect.unwrap(f))
 
 @cache
 def team():
@@ -198,11 +198,11 @@ def pool():
     "Threads for where PyTorch's are not found."
     return ThreadPoolExecutor()
 
-def on_all_cores(compiled, table: np.ndarray) -> None:
-    "Runs a compiled function on a table; it stands where its threads take their work from."
+def on_all_cores(work, table: np.ndarray) -> None:
+    "Runs a `compiled` function on a table, from which each thread takes its part of the work."
     n, data = torch.get_num_threads(), table.ctypes.data
-    if n > 1 and team(): return team()(compiled.address, data, n, 0)
-    def run(_=None): compiled.ctypes(ctypes.c_void_p(data))
+    if n > 1 and team(): return team()(work.address, data, n, 0)
+    def run(_=None): work.ctypes(ctypes.c_void_p(data))
     list(pool().map(run, range(n))) if n > 1 else run()
 
 # %% ../nbs/02_kernel.ipynb #c020
@@ -258,5 +258,5 @@ def read_tile(s: Float[Tensor, "matrix row key"], # scores; used up
     table[AT["scores"]], table[AT["matrices"]], table[AT["first"]] = s.data_ptr(), len(s), start
     table[AT["to_matrix"]], table[AT["to_row"]] = to.stride(0), to.stride(1)
     table[sums] += to.data_ptr()
-    on_all_cores(reader(), table)
+    on_all_cores(compiled(read_rows, TABLE), table)
     if goods is not None: torch.bmm(s, goods, out=out)

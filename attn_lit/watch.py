@@ -12,7 +12,6 @@ from collections.abc import Iterable
 from contextlib import ExitStack, contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 
 import numpy as np
 import torch
@@ -62,13 +61,11 @@ class Watch:
     given: dict = field(default_factory=dict) # what left each layer's heads, for the check of value weighting
 
     def __post_init__(self):
-        self.parts = Parts(self.model)
+        self.parts, self.modules = Parts(self.model), set(self.model.modules())
         self.last = max(self.layers) if self.layers else self.parts.n_layers - 1
         self.plain, self.weighted = plain_and_weighted(self.stats)
         self.projects = bool(self.weighted) # the norm of what heads project is asked for
         if WEIGHTED + "marked" in self.stats: self.weighted.remove("marked")
-    @cached_property
-    def modules(self) -> set[nn.Module]: return set(self.model.modules())
 
     def begin(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
         "A call of the model begins, unless this module is called by one that has begun."
@@ -135,7 +132,8 @@ def settle(watch: Watch) -> None:
 # %% ../nbs/02_watch.ipynb #c010
 def read_later(watch: Watch, layer: int, raw: Raw) -> None:
     "Lets a layer's sums wait for those of others with the same mask: few operations on many numbers."
-    for _, first in watch.waiting[:1]:
+    if watch.waiting:
+        first = watch.waiting[0][1]
         same = raw.plan is first.plan and raw.sinks == first.sinks and raw.sums.shape == first.sums.shape
         if not same: settle(watch)
     watch.waiting.append((layer, raw))
@@ -213,7 +211,7 @@ WATCHING: ContextVar[tuple] = ContextVar("watching", default=())
 def attend(module, query, key, value, attention_mask, scaling=None, softcap=None, s_aux=None, position_bias=None,
            **kwargs):
     "The registered attention function: (batch, head, position, d_head) in, (batch, query, head, d_value) out."
-    watch = next((w for w in reversed(WATCHING.get()) if w.inside or module in w.modules), None)
+    watch = next((w for w in reversed(WATCHING.get()) if module in w.modules), None)
     if watch is None: raise InputError("The attention function attn_lit was called outside of `observe`: load the "
                                        "model anew, or call model.set_attn_implementation('sdpa').")
     if torch.is_grad_enabled() and query.requires_grad:

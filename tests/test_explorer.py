@@ -208,13 +208,16 @@ def test_layer_and_head_by_keys(lab):
 
 
 def test_rapid_typing_is_one_computation(lab):
-    "Of 19 keys; two more are let pass, for a busy machine may hold the typing up for longer than the pause."
     before, text = begun(lab), field(lab, "Text")
-    text.fill("")
-    text.press_sequentially("She was very happy.", delay=20)
+    text.evaluate("""(box, said) => { // key after key in one go: no stall of the machine is longer than the pause
+        for (let n = 1; n <= said.length; n++) {
+            box.value = said.slice(0, n)
+            box.dispatchEvent(new Event("input", {bubbles: true}))
+        }
+    }""", "She was very happy.")
     lab.locator(".attn-lit-explorer[aria-busy=true] [role=status]", has_text="Computing").wait_for()
     assert "“She was very happy.”" in fresh(lab)
-    lab.get_by_text(re.compile("|".join(f"^begun {before + n}$" for n in (1, 2, 3)))).wait_for()
+    lab.get_by_text(f"begun {before + 1}").wait_for()
 
 
 def test_another_analysis(lab):

@@ -33,12 +33,6 @@ def test_a_drift_is_noticed(record):
     assert [m.split(":")[0] for m in golden.drifted(now, then)] == ["/analyses/sentiment/effect[1][2]"]
     effect[1][2] += 1.5e-5
     assert not list(golden.drifted(now, then)) # half as far
-    p = now["analyses"]["sentiment"]["p"]
-    p[1][2] += 1e-4 # a draw more
-    assert not list(golden.drifted(now, then))
-    p[1][2] += 4e-4
-    assert len(list(golden.drifted(now, then))) == 1
-    p[1][2] -= 5e-4
     del then["causal"]["bias"]
     assert len(list(golden.drifted(now, then))) == 1
 
