@@ -136,7 +136,7 @@ class Layer:
         if kind in held: return held[kind]
         first = span.q0 + mask.query_offset - mask.key_offset
         places = {name: at for name, at in places_of(widths(ask, sinks)).items() if name not in ("peak", "more")}
-        held[kind] = Rows(self.shape[1], self.query.shape[1], first//STEP*STEP, first, ask.near,
+        held[kind] = Rows(self.shape[1], self.query.shape[1], first//STEP*STEP, first, span.k0, ask.near,
                           columns_of(self.plan, ask), ask.rest, places)
         return held[kind]
 
@@ -211,7 +211,7 @@ def block_sums(layer: Layer, span: Span, sizes: dict[str, int],
     "Reads a block's rows in tiles; gives the sums of goods."
     ask, scratch, goods, sinks = layer.ask, layer.scratch, layer.goods, layer.scores.sinks
     chunks = chunks_of(span, layer.plan, ask, layer.fast)
-    (m, r, width), n = rows.shape, len(chunks)
+    (m, r, width), n = rows.shape, 1 if layer.fast else len(chunks) # the kernel adds a tile's sums to earlier ones
     sums = rows[None] if n == 1 and sinks is None else scratch.take("rows", (n, m, r, width), rows.device)
     of_goods = None if goods is None else scratch.take("sums", (n, m, r, goods.shape[-1]), rows.device)
     read_chunks(layer, span, chunks, sizes, sums, of_goods)
@@ -246,7 +246,7 @@ def read_chunks(layer: Layer, span: Span, chunks: list[Chunk], sizes: dict[str, 
         texts = slice(None) if alone else layer.rows_of(a, b)[0][:, 0]
         for i, c in enumerate(chunks):
             s, own = layer.tile(q, span, a, b, c), None if goods is None else goods[a:b, c.k0:c.k1]
-            to, out = sums[i, a:b], None if of_goods is None else of_goods[i, a:b]
+            to, out = (None if x is None else x[0 if at else i, a:b] for x in (sums, of_goods))
             if at: read_tile(s, own, c, at, a, to, out)
             else: add_tile(s, own, c, texts, written(layer, sizes, to, out), layer.scratch,
                            layer.d_value + 1 if rest else None)

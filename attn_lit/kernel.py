@@ -104,7 +104,7 @@ def dot(x, y):
 GRAIN = 16 # rows that are taken at once
 TABLE = np.dtype([(name, np.int64) for name in """
     taken scores matrices rows keys group heads first lead shift seen seen_text picks picks_text n_picks
-    columns columns_text columns_each n_columns near to_matrix to_row
+    columns columns_text columns_each n_columns near to_matrix to_row goods goods_each later
     top near_to spread rest picked total columns_to distance""".split()])
 
 @as_instruction
@@ -127,9 +127,33 @@ def take_next(context, table):
 
 # %% ../nbs/02_kernel.ipynb #c015
 @jit()
-def put(address, at, value):
-    "Writes one number."
-    numba.carray(floats_at(address + 4*at), (1,))[0] = value
+def sum_at(address, at):
+    "One number that is there already, as an array."
+    return numba.carray(floats_at(address + 4*at), (1,))
+
+@jit()
+def put(a, address, at, value, keep):
+    "Writes one sum; behind the first tile, adds it to what is kept of that of the tiles before."
+    x = sum_at(address, at)
+    x[0] = value + keep*x[0] if a.later else value
+
+@jit()
+def moved(a, address, at, by):
+    "What a sum of weight · score changes by when the largest score moves, from the sum of weights before."
+    return by*sum_at(address, at)[0] if a.later else ZERO
+
+@jit()
+def so_far(a, at, i, top):
+    "The largest score of all tiles so far, what is kept of earlier sums, and that times how far the largest moved."
+    if not a.later: return top, ZERO, ZERO
+    before = sum_at(a.top, at)[0]
+    now = larger(before, top)
+    down = before - now
+    keep = exp(down) if down > LOWEST else ZERO
+    if a.goods and keep < ONE:
+        goods = numba.carray(floats_at(a.goods + 4*i*a.goods_each), (a.goods_each,))
+        for j in range(a.goods_each): goods[j] *= keep
+    return now, keep, keep*down
 
 @jit()
 def scores_of(a, m, r):
@@ -151,23 +175,24 @@ def read_row(a, m, r):
     "All sums of row r of matrix m."
     x, lo, hi, top = scores_of(a, m, r)
     at, text, query, seen = m*a.to_matrix + r*a.to_row, (a.first + m)//a.heads, r//a.group, x[lo:hi]
+    top, keep, by = so_far(a, at, m*a.rows + r, top)
     columns = a.columns + 4*text*a.columns_text
     if a.rest:
         within = numba.carray(floats_at(columns), (a.keys,))[lo:hi]
         total, spread, rest, back = row_sums(seen, top, f32(a.lead - lo), within)
-        put(a.rest, at, rest)
+        put(a, a.rest, at, rest + moved(a, a.columns_to, at, by), keep)
     else: total, spread, rest, back = row_sums(seen, top, f32(a.lead - lo), None)
-    put(a.top, at, top)
-    put(a.total, at, total)
-    if a.spread: put(a.spread, at, spread)
-    if a.distance: put(a.distance, at, back)
+    put(a, a.top, at, top, ZERO)
+    if a.spread: put(a, a.spread, at, spread + moved(a, a.total, at, by), keep)
+    put(a, a.total, at, total, keep)
+    if a.distance: put(a, a.distance, at, back, keep)
     for c in range(a.n_columns):
         column = numba.carray(floats_at(columns + 4*c*a.columns_each), (a.keys,))
-        put(a.columns_to, at + c, dot(seen, column[lo:hi]))
-    if a.near_to: put(a.near_to, at, dot(x[max(lo, query + a.shift - a.near):
-                                           max(0, min(hi, query + a.shift + a.near + 1))], None))
+        put(a, a.columns_to, at + c, dot(seen, column[lo:hi]), keep)
+    if a.near_to: put(a, a.near_to, at, dot(x[max(lo, query + a.shift - a.near):
+                                           max(0, min(hi, query + a.shift + a.near + 1))], None), keep)
     picks = numba.carray(ints_at(a.picks + 4*(text*a.picks_text + query*a.n_picks)), (a.n_picks,))
-    for j in range(a.n_picks): put(a.picked, at + j, x[picks[j]] if 0 <= picks[j] < a.keys else ZERO)
+    for j in range(a.n_picks): put(a, a.picked, at + j, x[picks[j]] if 0 <= picks[j] < a.keys else ZERO, keep)
 
 def read_rows(table):
     "Takes rows until there are none."
@@ -213,6 +238,7 @@ class Rows:
     heads: int # matrices of a text
     lead: int # where positions are counted from
     first: int # the first query's own key
+    k0: int # the first key: tiles of later ones add to what it gave
     near: int | None # how far is near
     columns: Float[Tensor, "text column key"]
     rest: bool # the spread within the first column as well
@@ -232,8 +258,9 @@ def table_of(s: Float[Tensor, "matrix row key"], chunk: Chunk, rows: Rows) -> tu
     columns = rows.columns if "columns" in rows.places else rows.columns[:, :0]
     def text(x): return x.stride(0) if len(x) > 1 else 0
     at = dict(rows=s.shape[1], keys=s.shape[2], group=rows.group, heads=rows.heads, lead=rows.lead - chunk.k0,
-              shift=rows.first - chunk.k0, near=rows.near or 0, columns=columns[..., chunk.k0:].data_ptr(),
-              columns_text=text(columns), columns_each=columns.stride(1), n_columns=columns.shape[1])
+              shift=rows.first - chunk.k0, near=rows.near or 0, later=chunk.k0 > rows.k0,
+              columns=columns[..., chunk.k0:].data_ptr(), columns_text=text(columns), columns_each=columns.stride(1),
+              n_columns=columns.shape[1])
     if chunk.seen is not None: at.update(seen=chunk.seen.data_ptr(), seen_text=text(chunk.seen))
     if "picked" in rows.places:
         at.update(picks=chunk.picks.data_ptr(), picks_text=text(chunk.picks), n_picks=chunk.picks.shape[-1])
@@ -250,7 +277,7 @@ def read_tile(s: Float[Tensor, "matrix row key"], # scores; used up
               to: Float[Tensor, "matrix row column"], # where sums are written, as `rows` places them
               out: Float[Tensor, "matrix row d_value"] | None # where those of values are
               ) -> None:
-    "All sums of a tile, as `add_tile` takes them."
+    "All sums of a tile, as `add_tile` takes them, on top of those of the tiles with earlier keys."
     if chunk.k0 not in rows.held: # and what its addresses are of
         rows.held[chunk.k0] = *table_of(s, chunk, rows), chunk.seen, chunk.picks
     table, sums, *_ = rows.held[chunk.k0]
@@ -258,5 +285,6 @@ def read_tile(s: Float[Tensor, "matrix row key"], # scores; used up
     table[AT["scores"]], table[AT["matrices"]], table[AT["first"]] = s.data_ptr(), len(s), start
     table[AT["to_matrix"]], table[AT["to_row"]] = to.stride(0), to.stride(1)
     table[sums] += to.data_ptr()
+    if goods is not None: table[AT["goods"]], table[AT["goods_each"]] = out.data_ptr(), out.shape[-1]
     on_all_cores(compiled(read_rows, TABLE), table)
-    if goods is not None: torch.bmm(s, goods, out=out)
+    if goods is not None: torch.baddbmm(out, s, goods, beta=int(chunk.k0 > rows.k0), out=out)
