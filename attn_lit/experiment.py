@@ -20,6 +20,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from tqdm import tqdm
+from transformers.pytorch_utils import Conv1D
 
 from .base import InputError, check_choice, whole_file
 from .gelu import gelu_at_once
@@ -30,6 +31,7 @@ from .metrics import Metric, ending_of, target_logs, token_loss
 from .models import Encoded, Parts, encode, load_model, pad_batch, provenance, tokens_a_batch
 from .neurons import BACKENDS, bridged, hooked, in_place_of, recorded
 from .store import STORE
+from .sums import keep_freed
 
 # %% ../nbs/12_experiment.ipynb #c007
 def tensor_of(out) -> Tensor:
@@ -58,7 +60,7 @@ class Known:
     blocks: dict[int, object] # what each block gives
     attended: dict[int, object] # what each attention gives
     skips: set[int] # layers whose attention gives what its output projection gives
-    mlp: nn.Module | None # the last block's, where it may be asked for the read positions alone
+    few: list[nn.Module] # of the last block, what may be asked for the read positions alone
     last: Float[Tensor, "read d_model"] # what enters the unembedding
     logits: Float[Tensor, "read vocab"]
 
@@ -87,8 +89,10 @@ def clean_run(encoded: Encoded, reads: list[int], tokenizer, model) -> Known:
           standing_in(parts.blocks, keep(whole)), standing_in(map(parts.attention, parts.blocks), keep(attended))):
         logits = model(**inputs, use_cache=False).logits[0].float()
     skips = {i for i, x in projected.items() if torch.equal(tensor_of(attended[i]), x) and x.dim() == 3}
-    if not position_by_position(mlp, into.get(0), out_of.get(0), reads): mlp = None
-    return Known(parts, inputs, reads, entries, heads, whole, attended, skips, mlp, last[0][0], logits)
+    few = mlps if position_by_position(mlp, into.get(0), out_of.get(0), reads) else []
+    out = projections[-1]
+    if few and type(out) in (nn.Linear, Conv1D) and projected[len(projected) - 1].dim() == 3: few = [*few, out]
+    return Known(parts, inputs, reads, entries, heads, whole, attended, skips, few, last[0][0], logits)
 
 # %% ../nbs/12_experiment.ipynb #c011
 def copies(x: Tensor, n: int) -> Tensor:
@@ -96,14 +100,13 @@ def copies(x: Tensor, n: int) -> Tensor:
     return x.expand(n, *x.shape[1:]).contiguous()
 
 @contextmanager
-def at_positions(mlp: nn.Module | None, reads: list[int], like: Tensor): # `like`: the residual stream, for its length
-    "Inside, the MLP works at these positions alone, and gives zeros elsewhere."
-    if mlp is None: yield; return
+def at_positions(modules: list[nn.Module], reads: list[int], like: Tensor): # the residual stream, for its length
+    "Inside, the modules work at these positions alone, and give zeros elsewhere."
     def spread(i, out):
         whole = out.new_zeros(len(out), like.shape[1], out.shape[-1])
         whole[:, reads] = out
         return whole
-    with hooked([mlp], lambda i, x: x[:, reads]), hooked([mlp], spread, output=True): yield
+    with hooked(modules, lambda i, x: x[:, reads]), hooked(modules, spread, output=True): yield
 
 class Reached(Exception):
     "What has come to the unembedding."
@@ -130,7 +133,7 @@ def restarted(model, # from `load_model`
         for context in (gelu_at_once(model), standing_in(parts.blocks[:layer], hand_on),
                         unembedded_at(model, known.reads),
                         intervened(model, sets, fill, parts),
-                        at_positions(known.mlp, known.reads, known.entries[layer])):
+                        at_positions(known.few, known.reads, known.entries[layer])):
             stack.enter_context(context)
         if layer in known.skips: stack.enter_context(standing_in([parts.attention(parts.blocks[layer])], project))
         if stop: stack.enter_context(hooked([parts.unembed], stop_there))
@@ -151,6 +154,7 @@ def values_of(metric: Metric, i: int, sets: list[list[Head]], todo: Sequence[int
               batch_tokens: int | None = None
               ) -> Iterator[tuple[list[int], np.ndarray]]: # numbers of sets, and their values
     "The metric of item `i` without heads and then under those sets that are to do, some at a time."
+    keep_freed()
     known = clean_run(metric.encoded[i], metric.reads[i], tokenizer, model)
     ending = ending_of(model, known.last[:8], known.logits[:8]) if metric.targets else None # tried on a few positions
     def value(found):

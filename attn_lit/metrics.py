@@ -73,7 +73,7 @@ def log_probs(logits: Float[Tensor, "row read vocab"], ids: list[int] # a token 
     return logits.float().log_softmax(-1).gather(-1, at[..., None])[..., 0]
 
 # %% ../nbs/12_metrics.ipynb #c012b
-PIECE, ON_GPU = 2**19, 2**26 # logits that are held at once: 2 MiB in float32, and 256
+PIECE, ON_GPU = 2**20, 2**26 # logits that are held at once: 4 MiB in float32, and 256
 
 @dataclass
 class Ending:
@@ -109,12 +109,13 @@ def target_logs(x: Float[Tensor, "row read d_model"], # what enters the unembedd
                 ending: Ending) -> Float[Tensor, "row read"]: # in nats
     "What `log_probs` gives of the logits, which are never held together."
     flat, at = x.flatten(0, 1), torch.tensor(ids, device=x.device).repeat(len(x))
-    vocab, own, sums = ending.unembed.weight.shape[0], torch.empty(len(flat), device=x.device), []
+    vocab, own, sums = ending.unembed.weight.shape[0], torch.zeros(len(flat), device=x.device), []
     width = max(1, (ON_GPU if x.is_cuda else PIECE)//len(flat))
     for start in range(0, vocab, width):
         logits = ending(flat, start, start + width)
-        here = (at >= start) & (at < start + width)
-        own[here] = logits[here].gather(-1, at[here, None] - start)[:, 0]
+        place = at - start
+        one = logits.gather(-1, place.clamp(0, logits.shape[1] - 1)[:, None])[:, 0]
+        own = torch.where((place >= 0) & (place < width), one, own)
         top = logits.amax(-1, keepdim=True)
         sums.append(top[:, 0] + logits.sub_(top).clamp_(min=LOW).exp_().sum(-1).log()) # below that `exp` is slow
     return (own - torch.stack(sums).logsumexp(0)).view(x.shape[:2])
