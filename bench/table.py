@@ -18,7 +18,8 @@ def block(rows: pd.DataFrame, measure: str, labels: dict, works: list) -> pd.Dat
 
 def table(results: dict) -> pd.DataFrame: # index: model, measure, peer; columns: works and "agrees to"; all text
     "Medians of every peer at every work; – where a peer was left out."
-    rows, works = pd.DataFrame(results["rows"]), list(dict.fromkeys(r["work"] for r in results["rows"]))
+    rows = pd.DataFrame(results["rows"])
+    works = sorted(rows.work.unique(), key=lambda work: (not work.isdigit(), int(work) if work.isdigit() else 0))
     return pd.concat({(model, title): block(rows[rows.model == model], measure, results["peers"], works)
                       for model in dict.fromkeys(rows.model) for measure, (title, _) in MEASURES.items()},
                      names=["model", "measure", "peer"])
