@@ -287,4 +287,4 @@ def read_tile(s: Float[Tensor, "matrix row key"], # scores; used up
     table[sums] += to.data_ptr()
     if goods is not None: table[AT["goods"]], table[AT["goods_each"]] = out.data_ptr(), out.shape[-1]
     on_all_cores(compiled(read_rows, TABLE), table)
-    if goods is not None: torch.baddbmm(out, s, goods, beta=int(chunk.k0 > rows.k0), out=out)
+    if goods is not None: torch.baddbmm(out, s, goods, beta=int(table[AT["later"]]), out=out)
